@@ -18,7 +18,7 @@ import torch
 
 from pwmray import commands
 from pwmray.kernels import build
-from tests.held import put_hold
+from tests.held import STARTED, put_hold
 
 # A shell has what it starts in the background ignore Ctrl-C, which tests send, also to what they
 # start.
@@ -30,9 +30,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 NUM_THREADS = torch.get_num_threads()
 # The longest first: one of them that began last would run alone at the end.
 LONGEST_FILES = (
-    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_hosts", "test_wandb",
-    "test_search_on_ray", "test_search",
-    "test_disk", "test_drivers", "test_dashboard_in_browser", "test_watchdog", "test_trial",
+    "test_launch", "test_slurm_sweeps", "test_fault_rounds", "test_search_on_ray", "test_wandb",
+    "test_search", "test_dashboard_in_browser", "test_drivers", "test_interruption", "test_disk",
+    "test_hosts", "test_watchdog", "test_data_making", "test_prerequisites", "test_trial",
     "test_reference", "test_update_benchmark", "test_compiling", "test_pretrained",
     "test_many_panels", "test_cost_figures",
 )  # fmt: skip
@@ -43,8 +43,15 @@ def pytest_xdist_make_scheduler(config, log):
     """Give all tests of a file to one process (`pytest -n 2`): they share its set-up."""
     from xdist.scheduler import LoadFileScheduling
 
+    class OneAhead(LoadFileScheduling):
+        """Give a process its next file as it begins the last test of one, which must know it."""
+
+        def _reschedule(self, node):
+            if self._pending_of(self.assigned_work[node]) <= 1:
+                super()._reschedule(node)
+
     config.option.loadscopereorder = False  # they are in order
-    return LoadFileScheduling(config, log)
+    return OneAhead(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -91,6 +98,15 @@ def python_ends_as_usual():
     assert not was_set
 
 
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """End the sweeps that a test left as it failed: they would slow down those after it."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
+
+
 @pytest.fixture
 def one_machine():
     """Pretend that Ray has one machine with one CPU, for tests that start no Ray."""
@@ -108,6 +124,17 @@ def data(tmp_path_factory):
 
     config = make_config()
     return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The curves of the tiny sweep's first four trials, in whose way nothing came."""
+    from tests.started_sweeps import curves, run
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, _, err = run(folder, "--scale", "tiny", "--limit", "4")
+    assert code == 0, err
+    return curves(folder)
 
 
 @pytest.fixture

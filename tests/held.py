@@ -14,6 +14,7 @@ from tests.tiny import sweep
 HOLD = "hold"  # the file, in the results folder
 EPOCH = 2  # at which trials wait: that of a tiny trial's first row, which is not its last
 WHERE = "HELD_AT"  # environment variable that gives another epoch
+STARTED: list[subprocess.Popen] = []  # by the test that runs
 
 
 def put_hold(results):
@@ -26,11 +27,13 @@ def put_hold(results):
 def start_script(folder, path, *options, **environment):
     """Start a script of these tests with `folder` as its working directory; return its process."""
     paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, path, *options],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **paths, **environment},
     )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def start_held(folder, *options, **environment):

@@ -1,21 +1,17 @@
 """The tiny sweep in a process of its own, and what it leaves."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from pwmray import registry
 from pwmray.results import read_table
+from tests.held import start_script
 from tests.waiting import wait_for
 
 TINY = Path(__file__).parent / "tiny.py"
 
 
 def start(folder, *options, **environment):
-    command = [sys.executable, str(TINY), *options]
-    pipe, variables = subprocess.PIPE, {**os.environ, **environment}
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=variables)
+    return start_script(folder, TINY, *options, **environment)
 
 
 def run(folder, *options, **environment):

@@ -23,7 +23,7 @@ from tests.waiting import wait_for
 
 WATCHED = Path(__file__).parent / "watched.py"
 SHORT, LONG = (  # they run at once, and the short one's worker then runs another
-    "phase6 baseline walker-stand 600 s42",
+    "phase6 baseline walker-stand 200 s42",
     "phase6 baseline walker-stand 100000 s42",
 )
 SECONDS = 1500  # that each is waited for: 270 s under a load of 20 a core

@@ -66,6 +66,10 @@ def test_sweep_trains_evaluates_and_runs_nothing_twice(tmp_path):
     assert all("planner" in table["actor"].to_pylist() for table in evaluations)
     events = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}
 
+    plan = ("--scale", "planned", "--limit", "3", "--plan", "--format", "json")
+    states = [trial["state"] for trial in json.loads(run(tmp_path, *plan)[1])["trials"]]
+    assert states == ["done", "done", "new"]
+
     again, out, _ = run(tmp_path, "--scale", "planned", "--limit", "2")
     assert again == 0
     assert "2 of 2 trials done" in out
@@ -77,15 +81,15 @@ def test_sweep_trains_evaluates_and_runs_nothing_twice(tmp_path):
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
 
 
-def test_two_sweeps_of_one_trial_give_identical_curves(tmp_path):
-    first, _, err = run(tmp_path, "--scale", "tiny", "--limit", "2", "--results", "a")
-    second, _, _ = run(tmp_path, "--scale", "tiny", "--limit", "2", "--results", "b")
-    assert (first, second) == (0, 0), err
-    assert curves(tmp_path, "a") == curves(tmp_path, "b")
+def test_two_sweeps_of_one_trial_give_identical_curves(tmp_path, undisturbed):
+    code, _, err = run(tmp_path, "--scale", "tiny", "--limit", "4")
+    assert code == 0, err
+    assert curves(tmp_path) == undisturbed
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path, hold):
-    process = start_held(tmp_path, "--scale", "tiny", HELD_AT="4")  # some end there
+    four = ("--scale", "tiny", "--limit", "4")
+    process = start_held(tmp_path, *four, HELD_AT="4")  # two end there
     wait_for_event(tmp_path, Status.EVALUATED)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
@@ -94,9 +98,9 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path, hold):
     assert "go on with: python" in out
     assert set(trial_statuses(tmp_path)) == {"EVALUATED", "CANCELLED"}
 
-    code, out, err = run(tmp_path, "--scale", "tiny")
+    code, out, err = run(tmp_path, *four)
     assert code == 0, err
-    assert trial_statuses(tmp_path) == ["EVALUATED"] * 8
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 4
 
 
 def test_sweep_goes_on_after_its_driver_was_killed(tmp_path):
@@ -156,15 +160,15 @@ def test_trial_that_used_up_its_retries_stays_failed(tmp_path):
     assert "see why: pwmray failures tiny" in out
 
 
-def test_sweep_whose_first_trials_die_of_one_bug_stops_early(tmp_path):
-    run(tmp_path, "--scale", "tiny", "--limit", "1", "--results", "before")  # makes the data
+def test_sweep_whose_first_trials_die_of_one_bug_stops_early(tmp_path, data):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "mujoco.py").write_text("raise ImportError('libmujoco.so is missing')")
     paths = os.pathsep.join([str(broken), *sys.path])
 
     variables = {"PYTHONPATH": paths, "RAY_USE_MULTIPROCESSING_CPU_COUNT": "1"}
-    code, out, err = run(tmp_path, "--scale", "alone", **variables)
+    made = ("--data", str(data.parent.parent))  # what makes it would find no mujoco
+    code, out, err = run(tmp_path, "--scale", "alone", *made, **variables)
 
     assert code == 1, err
     assert "Traceback" not in out + err
@@ -210,7 +214,7 @@ def short_folder():
 
 
 def test_sweep_leaves_nothing_of_tunes(tmp_path, short_folder):
-    assert run(tmp_path, RAY_TMPDIR=short_folder, TMPDIR=short_folder)[0] == 0
+    assert run(tmp_path, "--limit", "2", RAY_TMPDIR=short_folder, TMPDIR=short_folder)[0] == 0
     assert list(Path(short_folder).glob("ray/session_*/artifacts"))
     assert list(Path(short_folder).glob("ray/session_*/artifacts/*/*")) == []
     assert list(Path(short_folder).glob("pwmray-*")) == []
@@ -236,12 +240,6 @@ def test_sweep_joins_a_running_cluster(tmp_path, short_folder):
     finally:
         cluster.terminate()
         cluster.wait(timeout=60)
-
-
-def test_plan_as_json_tells_done_from_new(tmp_path):
-    run(tmp_path, "--scale", "tiny", "--limit", "1")
-    _, out, _ = run(tmp_path, "--scale", "tiny", "--limit", "2", "--plan", "--format", "json")
-    assert [trial["state"] for trial in json.loads(out)["trials"]] == ["done", "new"]
 
 
 def _address_of(log):

@@ -4,8 +4,6 @@ import functools
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,8 +22,9 @@ from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.trials import SearchTrials
 from pwmray.tracking.wandb_state import read_state
-from tests.fault_rounds import END_SECONDS, all_processes, below
+from tests.fault_rounds import AGENTS, END_SECONDS, all_processes, below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
+from tests.held import start_script
 from tests.studies import TASK, make_plan, open_trials
 from tests.tiny_search import search
 from tests.waiting import wait_for
@@ -37,17 +36,14 @@ TINY = Path(__file__).parent / "tiny_search.py"
 
 
 def start(folder, *options):
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, str(TINY), "--scale", "tiny", *options],
-        cwd=folder, stdout=pipe, stderr=pipe, text=True,
-    )  # fmt: skip
+    return start_script(folder, TINY, "--scale", "tiny", *options)
 
 
 def stop_search(folder, stop, code):
     """Stop a search once a trial has come to an end; return what it printed.
 
-    None of its processes is left, which those of a driver that was killed take a while to notice.
+    None of its processes is left, which those of a driver that was killed take a while to notice,
+    but Ray's agents.
     """
     process = start_gated(folder, FIRST_END, "tiny_search", "--scale", "tiny")
     wait_for_gate(folder, process)
@@ -59,7 +55,8 @@ def stop_search(folder, stop, code):
     assert "Traceback" not in out + err
 
     def left():
-        return [(p, name) for p, name, _ in all_processes() if started.get(p) == name]
+        found = [(p, name) for p, name, _ in all_processes() if started.get(p) == name]
+        return [(p, name) for p, name in found if name not in AGENTS]
 
     wait_for(lambda: not left(), END_SECONDS, left, pause=0.3)
     return out

@@ -37,7 +37,7 @@ OTHERS = {
 SEARCH = """
 import dataclasses
 from tests import held, tiny_gpus, tiny_search
-hold = {**tiny_search.search.hold, **tiny_gpus.SETTINGS, "epochs": 20}
+hold = {**tiny_search.search.hold, **tiny_gpus.SETTINGS, "epochs": 8}
 search = dataclasses.replace(tiny_search.search, hold=hold)
 if __name__ == "__main__":
     held.heed_hold(tiny_gpus.NUM_ROWS)

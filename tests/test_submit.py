@@ -40,7 +40,7 @@ time_limit = "30"
 SWEEP = """
 import dataclasses
 from tests import tiny_gpus
-vary = {**tiny_gpus.sweep.vary, "epochs": [5, 10, 20]}
+vary = {**tiny_gpus.sweep.vary, "epochs": [3, 5, 8]}
 sweep = dataclasses.replace(tiny_gpus.sweep, vary=vary)
 if __name__ == "__main__":
     sweep.main()
@@ -147,15 +147,15 @@ def run_by(place, driver):
 @pytest.mark.parametrize(
     ("options", "epochs"),
     [
-        (["--profile", "h100", "--profile", "h200"], [{5, 10}, {5, 20}]),
+        (["--profile", "h100", "--profile", "h200"], [{3, 5}, {3, 8}]),
         (
             ["--profile", "h100", "--profile", "h200", "--gpu-types", "H100,H200"],
-            [{5, 10}, {5, 20}],
+            [{3, 5}, {3, 8}],
         ),
-        (["--profile", "h100", "--profile", "h200", "--gpu-types=H200"], [{5}, {5, 20}]),
-        (["--profile", "h100", "--gpu-types", "H100"], [{5, 10}]),
-        (["--profile", "any", "--gpu-types", "H100,H200"], [{5, 10, 20}]),
-        (["--profile", "any", "--gpu-types", "H100"], [{5, 10}]),
+        (["--profile", "h100", "--profile", "h200", "--gpu-types=H200"], [{3}, {3, 8}]),
+        (["--profile", "h100", "--gpu-types", "H100"], [{3, 5}]),
+        (["--profile", "any", "--gpu-types", "H100,H200"], [{3, 5, 8}]),
+        (["--profile", "any", "--gpu-types", "H100"], [{3, 5}]),
     ],
 )
 def test_each_job_runs_the_trials_that_its_gpus_serve(place, options, epochs):

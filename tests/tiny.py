@@ -36,6 +36,7 @@ _OF_SCALES = {
     "tiny": {},
     "planned": {"evaluation.plan_episodes": SETTINGS["evaluation.plan_episodes"]},
     "longer": {},
+    "finer": {"evaluation.every_epochs": 1},
     "impatient": {"runtime.disk_wait_seconds": 0.0},
     # Checkpoints: at the end, and at the best return.
     "rare": {"evaluation.every_epochs": 1, "runtime.checkpoint_seconds": 3600.0},

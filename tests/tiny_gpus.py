@@ -15,14 +15,14 @@ sweep = Sweep(
     name="tiny_gpus",
     vary={
         "variant": ["baseline"],
-        "epochs": [10, 20],
+        "epochs": [5, 8],
         "task": ["pendulum-spin"],
         "seed": [42, 123],
     },
     compare="epochs",
     within=["variant", "task"],
     scales={"tiny": {"instead": {}, "set": SETTINGS}},
-    gpus={"epochs": {10: "H100", 20: "H200"}},
+    gpus={"epochs": {5: "H100", 8: "H200"}},
 )
 
 if __name__ == "__main__":

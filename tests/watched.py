@@ -19,7 +19,7 @@ SCALES = {
 sweep = Sweep(
     name="phase6",
     vary={
-        "epochs": [600, 100_000],
+        "epochs": [200, 100_000],
         "task": ["walker-stand"],
         "variant": ["baseline", "fullflow"],
         "seed": [42],
