@@ -138,7 +138,7 @@ class _RollOut(nn.Module):
         self.learner = copy.copy(learner)
         # vmap differentiates one graph: the learner's own acts and last values are cut off it.
         self.learner._act = self._act
-        self.learner._value = learner.critics.minimum
+        self.learner._value = lambda z_BL: (learner.critics.minimum(z_BL), None)
 
     def forward(self, obs_BO: Tensor, noise_HBA: Tensor) -> Any:
         self._us: list[Tensor] = []

@@ -19,6 +19,7 @@ from pwmray.algorithm import replay
 from pwmray.algorithm.epoch import make_epoch
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
+from pwmray.kernels import branches
 from pwmray.variants import VARIANTS
 from tests.learners import CHANGES, make_learner, windows
 from tests.tiny import SETTINGS
@@ -146,14 +147,14 @@ def test_epoch_whose_branches_cannot_be_recorded_is_recorded_in_turn(
     record_in_turn, said, monkeypatch, caplog
 ):
     def record(work, generators):
-        with replay.Beside(torch.device("cuda")):
+        with branches.Beside(torch.device("cuda")):
             return record_in_turn(work, generators)
 
     def fail(device):
         raise RuntimeError("no branches")
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    monkeypatch.setattr(replay, "_side_stream", fail)
+    monkeypatch.setattr(branches, "_side_stream", fail)
     monkeypatch.setattr(replay, "record_graph", record)
     setup = Setup()
     tensors = [*setup.learner.parameters(), *setup.learner.buffers()]
@@ -163,7 +164,7 @@ def test_epoch_whose_branches_cannot_be_recorded_is_recorded_in_turn(
     assert made == (setup.work, said)
     assert [r.getMessage() for r in caplog.records] == [f"cuda_graph={said}"]
     with pytest.raises(RuntimeError, match="no branches"):
-        replay.Beside(torch.device("cuda"))  # as before
+        branches.Beside(torch.device("cuda"))  # as before
 
 
 def test_recording_with_a_number_where_a_rate_should_be_is_found_out(caplog):

@@ -20,6 +20,7 @@ from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.data.angles import wrap
 from pwmray.data.sampler import Batch
+from pwmray.kernels.branches import Beside
 from pwmray.models import CriticEnsemble, Policy, WorldModel
 from pwmray.precision import BFLOAT16, autocast
 from pwmray.tasks import Task
@@ -126,12 +127,12 @@ class Learner(nn.Module):
             batch = sample(config.policy_batch_size)
         obs_BO = batch.obs_HBO[0]
         noise_HBA = self.draw_noise(obs_BO, generator)
-        with replay.Beside(obs_BO.device) as drawing:
+        with Beside(obs_BO.device) as drawing:
             orders = self.draw_orders(config.horizon * len(obs_BO), generator, obs_BO)
         imagined = self.imagine(obs_BO, noise_HBA)
         drawing.join()
         # Neither reads what the other changes.
-        with replay.Beside(obs_BO.device) as fitting:
+        with Beside(obs_BO.device) as fitting:
             critic_metrics = self.fit_critics(imagined.rollout, orders)
         actor_metrics = self.improve_policy(imagined)
         fitting.join()
@@ -264,24 +265,29 @@ class Learner(nn.Module):
             actions.append(self._act(zs[-1].detach(), noise_BA))
             zs.append(model.next(zs[-1], e_BT, actions[-1]))
         z_HBL = torch.stack(zs[:-1])
+        with Beside(obs_BO.device) as valuing:
+            with torch.no_grad():
+                next_v_HB1 = self.critics.minimum(torch.stack(zs[1:]))
+            last_v_B1, gradient_BL = self._value(zs[-1])
         e_HBT = e_BT.expand(config.horizon, *e_BT.shape)
         r_HB1 = model.reward(z_HBL, e_HBT, torch.stack(actions))
-        with torch.no_grad():
-            next_v_HB1 = self.critics.minimum(torch.stack(zs[1:]))
+        valuing.join()
+        if gradient_BL is not None:
+            # Not in the branch: autograd goes back on that stream, where the critics are fitted.
+            last_v_B1 = _Differentiated.apply(zs[-1], last_v_B1, gradient_BL)
         weight_HB1 = discounts(config.horizon, config.discount, r_HB1).unsqueeze(-1)
         terminal = config.horizon + (0 if self.fidelity.terminal_discount else 1)
-        last_v_B1 = config.discount**terminal * self._value(zs[-1])
-        returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
+        returns_B1 = (weight_HB1 * r_HB1).sum(0) + config.discount**terminal * last_v_B1
         return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, tuple(actions))
 
-    def _value(self, z_BL: Tensor) -> Tensor:
-        """Return V(z) [B, 1], its gradient computed now: the critics may change before it flows."""
+    def _value(self, z_BL: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return V(z) [B, 1] and its gradient: the critics may change before it is wanted."""
         if not torch.is_grad_enabled():
-            return self.critics.minimum(z_BL)
+            return self.critics.minimum(z_BL), None
         leaf_BL = z_BL.detach().requires_grad_()
         v_B1 = self.critics.minimum(leaf_BL)
         v_B1.sum().backward()
-        return _Differentiated.apply(z_BL, v_B1.detach(), leaf_BL.grad)  # type: ignore[return-value]
+        return v_B1.detach(), leaf_BL.grad
 
     @property
     def _keeps_stale_gradient(self) -> bool:

@@ -5,7 +5,6 @@ and random generators are registered with the graph. A recorded epoch is trusted
 compared with an ordinary one from the same state.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pwmray.algorithm.compiling import shorten
+from pwmray.kernels import branches
 
 Metrics = dict[str, Tensor]
 Work = Callable[[], Metrics]
@@ -22,8 +22,6 @@ Schedule = Callable[[float], None]  # sets what changes over the epochs, by the 
 
 _WARM_UPS = 3  # optimizers make their state in the first, libraries their workspaces
 _TOLERANCE = 1e-3  # of the largest entry of each tensor; some sums are in no fixed order
-
-_branches = True  # whether `Beside` makes any
 
 log = logging.getLogger(__name__)
 
@@ -198,40 +196,6 @@ def _off(work: Work, reason: str) -> Replay:
     return Replay(work, f"off: {reason}")
 
 
-class Beside:
-    """A branch of a recording: the work in this context runs beside what follows the context.
-
-    `join` ends the branch; until then all that both sides read must stay alive. Where nothing is
-    recorded, one side runs after the other.
-    """
-
-    def __init__(self, device: torch.device):
-        is_beside = _branches and device.type == "cuda"
-        recorded = is_beside and torch.cuda.is_current_stream_capturing()
-        self._stream = _side_stream(device) if recorded else None
-        self._context = torch.cuda.stream(self._stream)
-
-    def __enter__(self) -> "Beside":
-        if self._stream:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            self._context.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._stream:
-            self._context.__exit__(*error)
-
-    def join(self) -> None:
-        if self._stream:
-            torch.cuda.current_stream().wait_stream(self._stream)
-
-
-@functools.cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of all branches: what one frees is for the next, but not for others."""
-    return torch.cuda.Stream(device)
-
-
 def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
     """Record `work` on the current device as a CUDA graph; raise RuntimeError where it cannot."""
     stream = torch.cuda.Stream()
@@ -251,12 +215,8 @@ def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
 
 def record_in_turn(work: Work, generators: Sequence[torch.Generator]) -> Work:
     """Record as `record_graph` does, but what would run beside other work in turn with it."""
-    global _branches
-    _branches = False
-    try:
+    with branches.left_out():
         return record_graph(work, generators)
-    finally:
-        _branches = True
 
 
 class _Recording(NamedTuple):

@@ -8,10 +8,10 @@ et al., arXiv 2210.02747) for the velocity.
 import torch
 from torch import Tensor
 
-from pwmray.algorithm import replay
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import discounts
 from pwmray.data.sampler import Batch
+from pwmray.kernels.branches import Beside
 from pwmray.models import WorldModel
 from pwmray.precision import autocast
 
@@ -45,7 +45,7 @@ def _parts(
     generator: torch.Generator,
 ) -> Losses:
     z_BL = model.encode(batch.obs_HBO[0], e_BT)
-    with replay.Beside(z_BL.device) as encoding, torch.no_grad():
+    with Beside(z_BL.device) as encoding, torch.no_grad():
         # The same online encoder makes the targets, as in TD-MPC2.
         target_HBL = model.encode(batch.obs_HBO[1:], e_BT.expand(len(batch.a_HBA), *e_BT.shape))
     starts_HBL, ends_HBL = model.unroll(z_BL, e_BT, batch.a_HBA)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels import norms
-from pwmray.precision import product_dtype
+from pwmray.kernels.branches import Beside
+from pwmray.precision import make_once, product_dtype
 
 
 class Parameters(NamedTuple):
@@ -48,7 +49,7 @@ def copy_weights(parameters: Parameters) -> dict[Tensor, Tensor]:
     """Return copies of the weights in the dtype of products; none if that is the weights' own."""
     hidden = parameters.weights[:-1]  # the last weight is fused into the last norm
     dtype = product_dtype(hidden[0].device)
-    return {weight: weight.detach().to(dtype) for weight in hidden if weight.dtype != dtype}
+    return {w: make_once(w, lambda w: w.detach().to(dtype)) for w in hidden if w.dtype != dtype}
 
 
 @torch.no_grad()
@@ -62,16 +63,19 @@ def fit(
     z_NL = z_NL.to(product_dtype(z_NL.device))
     _, layers, x_CNU = _through_hidden(z_NL, parameters, copies)
     head = parameters.affines[-1], parameters.weights[-1], parameters.biases[-1]
-    parts, gweights = [norms.value_fit(x_CNU, *head, y_N.float())], []
+    parts, factors = [norms.value_fit(x_CNU, *head, y_N.float())], []
 
     gx_CNU = x_CNU  # value_fit wrote the gradient there
     for x_CNU, h_CNU, moments, affine, weight in reversed(layers):
-        gweights.append(_weight_gradient(h_CNU, gx_CNU))
+        factors.append((h_CNU, gx_CNU))
         gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
         given = (norms.MISH_NORM, gx_CNU, x_CNU, affine, moments, gx_CNU)
         parts.append(norms.backward_parts(*given))
+    with Beside(z_NL.device) as adding:  # neither this nor the first weight's fills a GPU
+        gweights = [_weight_gradient(*pair) for pair in factors]
+        found, *sums = norms.add_up(parts)
     gweights.append(_first_weight_gradient(z_NL, gx_CNU))
-    found, *sums = norms.add_up(parts)
+    adding.join()
     last = norms.as_fit(found, *head)
     affines = [*reversed(sums), (last.bias, last.scale, last.shift)]
     gbiases, gscales, gshifts = zip(*affines, strict=True)
