@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import itertools
 import json
 import os
 import re
@@ -242,6 +243,17 @@ def test_stopped_run_goes_on_exactly(kind, iteration, stores, tmp_path):
     assert_same_weights(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
     best = "best.ckpt"
     assert_same_weights(weights(tmp_path / "cut", best), weights(tmp_path / "whole", best))
+
+
+def test_seconds_are_those_of_training_and_go_on_where_a_run_was_stopped(
+    stores, tmp_path, monkeypatch
+):
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)  # a second from look to look
+    monkeypatch.setattr(pretraining, "time", clock)
+    with pytest.raises(Stop):
+        pretrain(make_config(), tmp_path, stores, CPU, stop_at(4))
+    pretrain(make_config(), tmp_path, stores, CPU, quiet)
+    assert results.read_table(tmp_path / CURVE_FILE)["seconds"].to_pylist() == [1, 1, 2, 2, 3, 3]
 
 
 def test_compiled_run_has_the_losses_of_the_plain_one(stores, tmp_path, monkeypatch):
