@@ -584,6 +584,29 @@ def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_plan_tells_the_time_and_the_disk_that_each_takes(capsys, tmp_path):
+    minutes = {"mlp": 5_000.0, "flow": 40_000.0}  # for 1,000 iterations, of which there are 6
+    scale = {**pair.scales["tiny"], "pretraining_minutes": minutes, "device": "GPU"}
+    priced = dataclasses.replace(pair, scales={"tiny": scale})
+    places = ("--plan", "--results", tmp_path / "r", "--data", tmp_path / "d")
+    _, listed, _ = run(capsys, *places, "--format", "json", of=priced)
+    found = json.loads(listed)
+    assert [(one["minutes_left"], one["priced_by"]) for one in found] == [
+        (30.0, "the scale's guess"),
+        (240.0, "the scale's guess"),
+    ]
+    models = [build_parts(config.trial).world_model for config in priced.configs("tiny")]
+    sizes = [sum(one.numel() for one in model.parameters()) for model in models]
+    # Its best model, and twice what it resumes from: weights and Adam's two moments, in float32.
+    assert [one["disk_mb"] for one in found] == [round(28 * size / 1e6, 3) for size in sizes]
+    assert [one["parameters"] for one in found] == sizes
+    _, out, _ = run(capsys, *places, of=priced)
+    assert [line.split("; ", 2)[2] for line in out.splitlines()[:2]] == [
+        f"{28 * sizes[0] / 1e6:.1f} MB; about 30.0 GPU minutes by the scale's guess",
+        f"{28 * sizes[1] / 1e6:.1f} MB; about 4.0 GPU hours by the scale's guess",
+    ]
+
+
 @pytest.mark.parametrize(
     ("hold", "options", "is_found"),
     [
