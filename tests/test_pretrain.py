@@ -515,6 +515,14 @@ def test_fingerprint_does_not_depend_on_the_policy(trial):
     assert make_config(trial).fingerprint == make_config().fingerprint
 
 
+@pytest.mark.parametrize("setting", ["world_model.wrap_angles", "world_model.standardize"])
+def test_kinds_are_a_matched_pair_only_if_both_read_observations_alike(setting):
+    ours, others = (make_config({"world_model.kind": kind}).shared for kind in ("mlp", "flow"))
+    assert ours == others
+    one, other = (make_config({setting: value}).shared for value in (True, False))
+    assert one != other
+
+
 def test_published_flow_is_another_model_and_a_published_mlp_is_not():
     published = {"fidelity": "published"}
     flow = {"world_model.kind": "flow"}
