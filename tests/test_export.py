@@ -404,7 +404,8 @@ def test_verify_names_a_broken_file_and_exits_with_1(
     assert fault.startswith("broken: ")
     assert str(path) in fault
     assert message in fault
-    assert f"pwmray data import DIR --data {tmp_path / 'data'}" in fault
+    remake = f"--data {tmp_path / 'data'} --tasks pendulum-swingup --rebuild"
+    assert f"pwmray data import DIR {remake} (DIR" in fault
     assert summary == "1 of 2 files are intact"
 
 

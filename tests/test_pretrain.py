@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import itertools
 import json
 import os
 import re
@@ -242,6 +243,17 @@ def test_stopped_run_goes_on_exactly(kind, iteration, stores, tmp_path):
     assert_same_weights(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
     best = "best.ckpt"
     assert_same_weights(weights(tmp_path / "cut", best), weights(tmp_path / "whole", best))
+
+
+def test_seconds_are_those_of_training_and_go_on_where_a_run_was_stopped(
+    stores, tmp_path, monkeypatch
+):
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)  # a second from look to look
+    monkeypatch.setattr(pretraining, "time", clock)
+    with pytest.raises(Stop):
+        pretrain(make_config(), tmp_path, stores, CPU, stop_at(4))
+    pretrain(make_config(), tmp_path, stores, CPU, quiet)
+    assert results.read_table(tmp_path / CURVE_FILE)["seconds"].to_pylist() == [1, 1, 2, 2, 3, 3]
 
 
 def test_compiled_run_has_the_losses_of_the_plain_one(stores, tmp_path, monkeypatch):
@@ -503,6 +515,14 @@ def test_fingerprint_does_not_depend_on_the_policy(trial):
     assert make_config(trial).fingerprint == make_config().fingerprint
 
 
+@pytest.mark.parametrize("setting", ["world_model.wrap_angles", "world_model.standardize"])
+def test_kinds_are_a_matched_pair_only_if_both_read_observations_alike(setting):
+    ours, others = (make_config({"world_model.kind": kind}).shared for kind in ("mlp", "flow"))
+    assert ours == others
+    one, other = (make_config({setting: value}).shared for value in (True, False))
+    assert one != other
+
+
 def test_published_flow_is_another_model_and_a_published_mlp_is_not():
     published = {"fidelity": "published"}
     flow = {"world_model.kind": "flow"}
@@ -570,6 +590,29 @@ def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):
     assert code == 0
     assert out.count("missing; 6 iterations of 8 windows of pendulum-spin") == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_plan_tells_the_time_and_the_disk_that_each_takes(capsys, tmp_path):
+    minutes = {"mlp": 5_000.0, "flow": 40_000.0}  # for 1,000 iterations, of which there are 6
+    scale = {**pair.scales["tiny"], "pretraining_minutes": minutes, "device": "GPU"}
+    priced = dataclasses.replace(pair, scales={"tiny": scale})
+    places = ("--plan", "--results", tmp_path / "r", "--data", tmp_path / "d")
+    _, listed, _ = run(capsys, *places, "--format", "json", of=priced)
+    found = json.loads(listed)
+    assert [(one["minutes_left"], one["priced_by"]) for one in found] == [
+        (30.0, "the scale's guess"),
+        (240.0, "the scale's guess"),
+    ]
+    models = [build_parts(config.trial).world_model for config in priced.configs("tiny")]
+    sizes = [sum(one.numel() for one in model.parameters()) for model in models]
+    # Its best model, and twice what it resumes from: weights and Adam's two moments, in float32.
+    assert [one["disk_mb"] for one in found] == [round(28 * size / 1e6, 3) for size in sizes]
+    assert [one["parameters"] for one in found] == sizes
+    _, out, _ = run(capsys, *places, of=priced)
+    assert [line.split("; ", 2)[2] for line in out.splitlines()[:2]] == [
+        f"{28 * sizes[0] / 1e6:.1f} MB; about 30.0 GPU minutes by the scale's guess",
+        f"{28 * sizes[1] / 1e6:.1f} MB; about 4.0 GPU hours by the scale's guess",
+    ]
 
 
 @pytest.mark.parametrize(

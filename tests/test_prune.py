@@ -146,7 +146,9 @@ def test_prune_frees_what_a_lost_machine_left(made, capsys, monkeypatch):
     for draft, name in zip(drafts, (CLAIM_FILE, "claim"), strict=True):
         draft.write_bytes(bytes(500_000))
         leave_claim(draft.parent / name, 4711, host="n9", age=600)
+    assert "seems dead" not in run(capsys, made, "prune")[1]  # only who deletes watches them
     _, out, _ = run(capsys, made, "prune", "--yes")
+    assert out.count("seems dead") == 2
     assert out.splitlines()[-1] == "1.0 MB freed"
     assert not any(draft.exists() for draft in drafts)
 

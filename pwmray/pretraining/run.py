@@ -236,7 +236,7 @@ class _Run:
                 "begin again"
             )
         self._rows, self._best = state["rows"], state["best"]
-        self._seconds = self._rows[-1].get("seconds", 0.0) if self._rows else 0.0
+        self._seconds = self._rows[-1].get("seconds", 0.0)
 
 
 def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tensor, torch.Tensor]:
