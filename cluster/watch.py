@@ -40,7 +40,7 @@ _TRIAL_HEADER = ("running", "epoch", "epochs/s", "time left", "return", "job", "
 
 
 class JobRow(NamedTuple):
-    """A job, and in `why` the reason that it waits or how it ended, if there is more to say."""
+    """A job, and in `why` whose it is, the reason that it waits or how it ended, as need be."""
 
     cells: tuple[str, ...]  # as _JOB_HEADER
     why: str
@@ -227,7 +227,9 @@ def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> Jo
         job.time_used or "-", job.time_limit or "-", restarts, str(number),
     )  # fmt: skip
     how = slurm_jobs.describe_end(job)
-    return JobRow(cells, slurm_jobs.describe_wait(job) or ("" if how == job.state else how))
+    why = slurm_jobs.describe_wait(job) or ("" if how == job.state else how)
+    whose = "" if job.user in ("", slurm_jobs.user()) else f"{job.user}'s"
+    return JobRow(cells, "; ".join(filter(None, [whose, why])))
 
 
 def _are_all_done(states: Mapping[str, str], submitted: Sequence[Submission]) -> bool:

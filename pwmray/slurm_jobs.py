@@ -222,7 +222,8 @@ def describe_end(job: Job) -> str:
     """Return how a job ended in Slurm's own words, empty for one that has not."""
     if not job.is_over:
         return ""
-    reason = "" if job.reason in ("", "None") else f" {job.reason}"
+    # Of a job that is cancelled while it waits Slurm keeps why it waited.
+    reason = "" if job.reason in ("", "None", "Priority", "Resources") else f" {job.reason}"
     code = "" if job.exit_code == "0:0" else f", exit code {job.exit_code}"
     return f"{job.state}{reason}{code}"
 

@@ -113,7 +113,7 @@ def test_trial_of_a_job_that_is_not_over_stands_as_it_says(events, state):
          "job 5 ended while it ran: TIMEOUT"),
         ([queued(), running()], job("CANCELLED", "0:15"), "CANCELLED", None,
          "job 5 ended while it ran: CANCELLED, exit code 0:15"),
-        ([queued()], job("CANCELLED"), "CANCELLED", None,
+        ([queued()], job("CANCELLED", reason="Priority"), "CANCELLED", None,
          "job 5 ended before it began: CANCELLED"),
         ([queued()], job("COMPLETED"), "CANCELLED", None,
          "job 5 ended before it began: COMPLETED"),

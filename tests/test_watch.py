@@ -27,11 +27,12 @@ from tests.waiting import wait_for
 
 TRIALS = sweep.trials("tiny")[:4]
 NAMES = [trial.label for trial in TRIALS]
-RUNS = "41|41|N/A|RUNNING|None|0|1|2|n[1-2]|gpu|1:04|30:00|2026-11-26T03:40:00|root|/s|pwmray|"
-OURS = RUNS.replace("root", slurm_jobs.user())
-WAITS = "43|40|1-3%1|PENDING|QOSMaxGRESPerUser|0|0|1||gpu|0:00|10:00|N/A|root|/s|pwmray|"
-TASK = "42|40|0|RUNNING|None|0|0|1|n3|gpu|0:03|10:00|2026-11-26T03:40:01|root|/s|pwmray|"
-ENDED = "44|44|N/A|FAILED|NonZeroExitCode|768|0|1|n2|gpu|0:07|1:00:00|N/A|root|/s|pwmray|"
+RUNS = "41|41|N/A|RUNNING|None|0|1|2|n[1-2]|gpu|1:04|30:00|2026-11-26T03:40:00|%s|/s|pwmray|"
+WAITS = "43|40|1-3%%1|PENDING|QOSMaxGRESPerUser|0|0|1||gpu|0:00|10:00|N/A|%s|/s|pwmray|"
+TASK = "42|40|0|RUNNING|None|0|0|1|n3|gpu|0:03|10:00|2026-11-26T03:40:01|%s|/s|pwmray|"
+ENDED = "44|44|N/A|FAILED|NonZeroExitCode|768|0|1|n2|gpu|0:07|1:00:00|N/A|%s|/s|pwmray|"
+THEIRS = RUNS % "somebody"
+RUNS, WAITS, TASK, ENDED = (line % slurm_jobs.user() for line in (RUNS, WAITS, TASK, ENDED))
 
 
 def folder_of(results_dir, index):
@@ -96,7 +97,7 @@ def told(tmp_path, monkeypatch):
 def ended(tmp_path, told):
     """The numbers that scancel was given, of a sweep whose job runs and is this user's."""
     queue(tmp_path, submission(41))
-    told.append(OURS)
+    told.append(RUNS)
     return tmp_path / "ended"
 
 
@@ -180,7 +181,7 @@ def test_dashboards_of_two_sweeps_have_a_port_each(tmp_path, capsys, told):
         planned = planning.make(named, "tiny", TRIALS, tmp_path)
         folder = tables.open_sweep(planned, "python tiny.py")
         submissions.append(folder, submission(number))
-        told.append(OURS.replace("41", str(number)))
+        told.append(RUNS.replace("41", str(number)))
         (folder / "jobs").mkdir()
         where = {"dashboard": f"10.0.0.1:{number}", "token": "/home/me/.token"}
         (folder / "jobs" / f"{number}.json").write_text(json.dumps(where))
@@ -192,15 +193,16 @@ def test_dashboard_of_another_users_job_is_not_offered_as_its_token_cannot_be_re
     tmp_path, capsys, told
 ):
     folder = queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", "somebody"))
+    told.append(THEIRS)
     (folder / "jobs" / "41.json").mkdir(parents=True)  # neither can this, under some umasks
     code, out, _ = run(capsys, tmp_path, "watch", "--once")
     assert (code, "dashboard" in out) == (0, False)
+    assert out.splitlines()[5] == "  somebody's"
 
 
 def test_task_of_an_array_has_one_number_throughout(tmp_path, capsys, told):
     sweep_folder = queue(tmp_path, submission(40, "h200", num_tasks=4))
-    told.append(TASK.replace("root", slurm_jobs.user()))
+    told.append(TASK)
     (sweep_folder / "jobs").mkdir()
     where = {"token": "/home/me/.42.token", "dashboard": "10.0.0.1:8231"}
     (sweep_folder / "jobs" / "42.json").write_text(json.dumps(where))
@@ -271,7 +273,7 @@ def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, ende
 def test_trials_are_left_alone_where_slurm_falls_silent_after_scancel(
     tmp_path, capsys, ended, monkeypatch
 ):
-    answers = iter([read_squeue(OURS), [], None])  # before scancel, after it, of the trials' jobs
+    answers = iter([read_squeue(RUNS), [], None])  # before scancel, after it, of the trials' jobs
     monkeypatch.setattr(slurm_jobs, "ask", lambda *_: next(answers))
     code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, out.splitlines()[-1]) == (0, "tiny: 4 QUEUED")
@@ -342,7 +344,7 @@ def test_jobs_that_do_not_end_are_told_in_a_line(tmp_path, capsys, ended, monkey
 
 
 def test_job_of_another_user_is_not_cancelled(tmp_path, capsys, ended, told):
-    told[:] = [RUNS.replace("root", "somebody")]
+    told[:] = [THEIRS]
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, err) == (2, "error: job 41 belongs to somebody, who alone may cancel it\n")
     assert ended.read_text() == ""
@@ -352,7 +354,7 @@ def test_job_of_another_user_does_not_keep_ones_own_from_being_cancelled(
     tmp_path, capsys, ended, told
 ):
     submissions.append(tmp_path / "tiny", submission(45))
-    told[:] = [RUNS.replace("root", "somebody"), OURS.replace("41|41", "45|45")]
+    told[:] = [THEIRS, RUNS.replace("41|41", "45|45")]
     code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     said = "job 41 belongs to somebody, who alone may cancel it\n45 (h100): RUNNING\n"
     assert (code, out[: len(said)], ended.read_text()) == (0, said, "45\n")
@@ -360,7 +362,7 @@ def test_job_of_another_user_does_not_keep_ones_own_from_being_cancelled(
 
 def test_one_job_of_a_sweep_is_cancelled_by_its_number(tmp_path, capsys, ended, told):
     submissions.append(tmp_path / "tiny", submission(45))
-    told.append(OURS.replace("41|41", "45|45"))
+    told.append(RUNS.replace("41|41", "45|45"))
     assert run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", "45")[0] == 0
     assert ended.read_text() == "45\n"
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", "46")
