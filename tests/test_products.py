@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from pwmray import precision
 from pwmray.kernels import products
+from pwmray.kernels.gradient import Gradient
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,16 @@ def copied_by_torch(monkeypatch):
 
 def draw(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_what_a_gradient_is_computed_from_lives_until_that_is_finished():
+    gradient, x, gy = Gradient(), draw(5, 3), draw(5, 2)
+    expected, read = gy.t() @ x, [weakref.ref(t.untyped_storage()) for t in (x, gy)]
+    products.add_gradient(gradient, gy, x)
+    del x, gy
+    assert all(storage() for storage in read)
+    assert_close(gradient.finish(), expected)
+    assert not any(storage() for storage in read)
 
 
 def test_products_of_one_weight_and_their_gradients_are_those_of_torch():

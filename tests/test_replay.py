@@ -150,7 +150,7 @@ def test_epoch_whose_branches_cannot_be_recorded_is_recorded_in_turn(
         with branches.Beside(torch.device("cuda")):
             return record_in_turn(work, generators)
 
-    def fail(device):
+    def fail(device, name):
         raise RuntimeError("no branches")
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)

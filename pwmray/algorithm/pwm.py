@@ -264,11 +264,11 @@ class Learner(nn.Module):
         for noise_BA in noise_HBA:
             actions.append(self._act(zs[-1].detach(), noise_BA))
             zs.append(model.next(zs[-1], e_BT, actions[-1]))
-        z_HBL = torch.stack(zs[:-1])
         with Beside(obs_BO.device) as valuing:
             with torch.no_grad():
                 next_v_HB1 = self.critics.minimum(torch.stack(zs[1:]))
             last_v_B1, gradient_BL = self._value(zs[-1])
+        z_HBL = torch.stack(zs[:-1])
         e_HBT = e_BT.expand(config.horizon, *e_BT.shape)
         r_HB1 = model.reward(z_HBL, e_HBT, torch.stack(actions))
         valuing.join()

@@ -13,6 +13,7 @@ from pwmray.algorithm.returns import discounts
 from pwmray.data.sampler import Batch
 from pwmray.kernels.branches import Beside
 from pwmray.models import WorldModel
+from pwmray.models.layers import lay_out
 from pwmray.precision import autocast
 
 Losses = dict[str, Tensor]  # scalars by name
@@ -44,6 +45,8 @@ def _parts(
     e_BT: Tensor,
     generator: torch.Generator,
 ) -> Losses:
+    if e_BT.is_cuda:
+        lay_out(model)
     z_BL = model.encode(batch.obs_HBO[0], e_BT)
     with Beside(z_BL.device) as encoding, torch.no_grad():
         # The same online encoder makes the targets, as in TD-MPC2.

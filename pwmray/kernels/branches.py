@@ -13,19 +13,19 @@ _are_made = True  # whether `Beside` makes any
 class Beside:
     """A branch of a recording: the work in this context runs beside what follows the context.
 
-    `join` ends the branch; until then all that both sides read must stay alive. A branch may have
-    branches of its own, which have none. Where nothing is recorded, one side runs after the other.
+    `join` ends the branch; until then all that both sides read must stay alive. Branches of one
+    name run one after the other. Where nothing is recorded, so do both sides.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, name: str = ""):
         is_beside = _are_made and device.type == "cuda"
         recorded = is_beside and torch.cuda.is_current_stream_capturing()
-        self._stream = _side_stream(device) if recorded else None
-        self._context = torch.cuda.stream(self._stream)
+        self._stream = _side_stream(device, name) if recorded else None
 
     def __enter__(self) -> "Beside":
         if self._stream:
             self._stream.wait_stream(torch.cuda.current_stream())
+            self._context = torch.cuda.stream(self._stream)
             self._context.__enter__()
         return self
 
@@ -49,12 +49,7 @@ def left_out() -> Iterator[None]:
         _are_made = True
 
 
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of all branches of the current one: what one frees is for the next."""
-    of_branches, of_theirs = _side_streams(device)
-    return of_theirs if torch.cuda.current_stream(device) == of_branches else of_branches
-
-
 @functools.cache
-def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+def _side_stream(device: torch.device, name: str) -> torch.cuda.Stream:
+    """Return the stream of all branches of a name: what one frees is for the next of them."""
+    return torch.cuda.Stream(device)

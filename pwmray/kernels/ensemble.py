@@ -71,7 +71,7 @@ def fit(
         gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
         given = (norms.MISH_NORM, gx_CNU, x_CNU, affine, moments, gx_CNU)
         parts.append(norms.backward_parts(*given))
-    with Beside(z_NL.device) as adding:  # neither this nor the first weight's fills a GPU
+    with Beside(z_NL.device, "sums") as adding:  # neither this nor the first weight's fills a GPU
         gweights = [_weight_gradient(*pair) for pair in factors]
         found, *sums = norms.add_up(parts)
     gweights.append(_first_weight_gradient(z_NL, gx_CNU))

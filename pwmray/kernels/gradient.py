@@ -1,6 +1,8 @@
 """The gradient of a parameter that a pass uses several times, added up where it is computed."""
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+
+from pwmray.kernels.branches import Beside
 
 
 class Gradient:
@@ -15,3 +17,12 @@ class Gradient:
         # On a GPU: partial sums over some rows each, by how many there are. Later uses add to them
         # in place, and at the end they are added up once.
         self.parts: dict[int, Tensor] = {}
+        self.branch: Beside | None = None  # in which the total is computed, and what that reads
+        self.read: list[UntypedStorage] = []  # tensors would refer to nodes
+
+    def finish(self) -> Tensor | None:
+        """Return the total once nothing is added to it beside what follows."""
+        if self.branch is not None:
+            self.branch.join()
+        self.branch, self.read = None, []
+        return self.total

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray import precision
+from pwmray.kernels.branches import Beside
 from pwmray.kernels.gradient import Gradient
 
 _MULTIPLE = 8  # entries: 16 bytes of bfloat16
@@ -98,7 +99,7 @@ class _Laid(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _: Tensor | None):
-        total, (num_out, num_in) = ctx.gradient.total, ctx.shape
+        total, (num_out, num_in) = ctx.gradient.finish(), ctx.shape
         found = None if total is None else total[:num_out, :num_in].contiguous()
         return found, None, None, None
 
@@ -119,8 +120,11 @@ class _Product(torch.autograd.Function):
 
 
 def add_gradient(gradient: Gradient, gy_NV: Tensor, x_NU: Tensor) -> None:
-    """Add the gradient of a weight that multiplied the rows x."""
-    gradient.total = _add_product(gradient.total, gy_NV.t(), x_NU)
+    """Add the gradient of a weight that multiplied the rows x, beside what follows."""
+    total = gradient.finish()
+    with Beside(x_NU.device, "weights") as gradient.branch:
+        gradient.total = _add_product(total, gy_NV.t(), x_NU)
+    gradient.read = [x_NU.untyped_storage(), gy_NV.untyped_storage()]
 
 
 def widen(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:

@@ -108,6 +108,16 @@ def use_kernels(module: nn.Module, is_on: bool) -> None:
             part.uses_kernels = is_on  # type: ignore[assignment]
 
 
+def lay_out(module: nn.Module) -> None:
+    """Have the weights of `module`, on a GPU, laid out now, within `autocast`.
+
+    What comes first goes backward last: until then their gradients are computed beside others.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Linear) and layer.uses_kernels:
+            products.operand(layer.weight)
+
+
 def layers_by_kernels(module: nn.Module) -> list[network.Layer] | None:
     """Return the layers of a network that kernels are to compute, in place of calling it.
 
