@@ -5,13 +5,6 @@ nothing for Triton's kernels. What mixes devices, waits for a number, or calls a
 fails here; what kernels compute is for test_kernels_for_gpu.py and test_gpu.py.
 """
 
-import collections
-import contextlib
-import importlib
-import inspect
-import sys
-import types
-
 import pytest
 import torch
 from torch import nn
@@ -19,13 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.workload import Case, random_store
-from pwmray import kernels
-from pwmray.algorithm import agreement, pretrain, replay
-from pwmray.algorithm.clipped_step import Adam
-from pwmray.algorithm.compiling import compile_networks, reason_against
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.build import build_learner
 from pwmray.data.sampler import WindowSampler
-from pwmray.kernels import branches
 from pwmray.models import WorldModel
 from pwmray.models.layers import Linear, NormedNetwork, use_kernels
 from pwmray.models.world_model_flow import FlowWorldModel
@@ -33,104 +22,22 @@ from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.precision import BFLOAT16, FLOAT32
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
-from tests.learners import UNEVEN, make_learner
-
-GPU = torch.device("meta")
-IN_TRITON = (
-    "rows_gpu", "norms_gpu", "values_gpu", "adam_gpu", "flow_gpu", "action_gpu", "losses_gpu",
-)  # fmt: skip
-TASK, NUM_EPISODES = "reacher-easy", 4
-SETTINGS = {**UNEVEN, "learner.horizon": 2, "learner.wm_horizon": 2, "learner.wm_iterations": 1}
-
-
-class Branch:
-    """A branch of a recording that tells how many launches there are one after the other."""
-
-    until, joined, names = collections.Counter(), {}, ["epoch"]
-
-    def __init__(self, device, name=""):
-        self.name = name
-
-    @classmethod
-    def launch(cls):
-        cls.until[cls.names[-1]] += 1
-
-    @classmethod
-    def wait(cls, one, other):
-        cls.until[one] = max(cls.until[one], cls.until[other])
-
-    def __enter__(self):
-        Branch.wait(self.name, Branch.names[-1])
-        Branch.names.append(self.name)
-        return self
-
-    def __exit__(self, *error):
-        Branch.names.pop()
-
-    def join(self):
-        Branch.joined.setdefault(self.name, Branch.until["epoch"])
-        Branch.wait(Branch.names[-1], self.name)
-
-
-class Kernel:
-    """A kernel that looks at what it is given, and at the grid."""
-
-    num_calls = 0
-
-    def __init__(self, function):
-        self._signature = inspect.signature(function)
-
-    def __getitem__(self, grid):
-        assert all(isinstance(size, int) and size > 0 for size in grid)
-        return self
-
-    def __call__(self, *given, num_warps=4):
-        self._signature.bind(*given)
-        tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
-        assert all(t.is_cuda and t.is_contiguous() for t in tensors)
-        Kernel.num_calls += 1
-        Branch.launch()
-
-
-def next_power_of_2(number):
-    return 1 << (number - 1).bit_length()
+from tests.pretended_gpu import (
+    GPU,
+    NUM_EPISODES,
+    TASK,
+    Branch,
+    Kernel,
+    begin,
+    make_pretrainer,
+    on_gpu,
+    pretend,
+)
 
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
-    """Let the meta device pass for a GPU with Triton."""
-    triton, language = types.ModuleType("triton"), types.ModuleType("triton.language")
-    triton.jit, triton.language = Kernel, language
-    triton.cdiv, triton.next_power_of_2 = lambda a, b: -(-a // b), next_power_of_2
-    language.constexpr = lambda value: value
-    for name in IN_TRITON:
-        path = f"{kernels.__name__}.{name}"
-        monkeypatch.setitem(sys.modules, path, None)  # all to be put back
-        monkeypatch.setattr(kernels, name, None, raising=False)
-        del sys.modules[path]
-        with pytest.MonkeyPatch.context() as alone:  # torch looks for Triton, too
-            alone.setitem(sys.modules, "triton", triton)
-            alone.setitem(sys.modules, "triton.language", language)
-            importlib.import_module(path)
-    is_on = [False]
-
-    @contextlib.contextmanager
-    def autocast(device_type, dtype=None, enabled=True):
-        is_on.append(enabled)
-        yield
-        is_on.pop()
-
-    monkeypatch.setattr(torch, "autocast", autocast)
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: is_on[-1])
-    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: torch.bfloat16)
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: t.device.type == GPU.type))
-    reason_against(GPU)  # it calls a kernel, the first time in a process
-    monkeypatch.setattr(Kernel, "num_calls", 0)
-    monkeypatch.setattr(Branch, "until", collections.Counter())
-    monkeypatch.setattr(Branch, "joined", {})
-    for name in ("__init__", "__enter__", "__exit__", "join"):
-        monkeypatch.setattr(branches.Beside, name, getattr(Branch, name))
-    monkeypatch.setattr(agreement, "checks", lambda *_: {})  # of numbers, which there are none of
+    pretend(monkeypatch)
 
 
 class OnDevice(TorchDispatchMode):
@@ -157,26 +64,8 @@ class Launches(OnDevice):
         has_work = not (function.is_view or name in ("detach", "_unsafe_view") or "empty" in name)
         if has_work and not is_step:
             self.num_operations += 1
-            Branch.launch()
+            Branch.streams.launch()
         return super().__torch_dispatch__(function, types, args, kwargs)
-
-
-def on_gpu(variant, **settings):
-    """A learner on the device, whose optimizers have made a step, as a recording finds it."""
-    with GPU:
-        learner = make_learner(variant, **SETTINGS, **settings)
-    optimizers = list(learner.optimizers.values())
-    assert compile_networks(learner, optimizers) == "on"
-    begin(optimizers)
-    return learner
-
-
-def begin(optimizers: list[Adam]):
-    replay.prepare_rates(optimizers, GPU)
-    for optimizer in optimizers:
-        for parameter in optimizer.param_groups[0]["params"]:
-            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {"step": torch.zeros((), device=GPU), **moments}
 
 
 @pytest.mark.parametrize("fidelity", ["corrected", "published"])
@@ -215,26 +104,10 @@ def test_acting_and_its_imagined_return_stay_on_the_device(variant):
         assert learner.predict_return(obs_BO).shape == (10, 1)
 
 
-@pytest.fixture
-def make_pretrainer(monkeypatch):
-    make = pretrain.generator  # the device has no generators of its own
-    monkeypatch.setattr(pretrain, "generator", lambda seed, name, device=None: make(seed, name))
-
-    def make_pretrainer(learner, batch_size):
-        settings = pretrain.PretrainConfig(batch_size=batch_size, held_out_share=0.3)
-        stores, config = [random_store(TASK, NUM_EPISODES)] * 2, learner.config
-        pretrainer = pretrain.Pretrainer(learner.world_model, stores, settings, config, 0, GPU)
-        assert compile_networks(pretrainer.model, [pretrainer.optimizer]) == "on"
-        begin([pretrainer.optimizer])
-        return pretrainer
-
-    return make_pretrainer
-
-
 @pytest.mark.parametrize("matmul", [FLOAT32, BFLOAT16])
 @pytest.mark.parametrize("variant", ["baseline", "fullflow"])
-def test_iteration_of_a_pretraining_stays_on_the_device(variant, matmul, make_pretrainer):
-    pretrainer = make_pretrainer(on_gpu(variant, **{"learner.matmul": matmul}), 8)
+def test_iteration_of_a_pretraining_stays_on_the_device(variant, matmul, monkeypatch):
+    pretrainer = make_pretrainer(monkeypatch, on_gpu(variant, **{"learner.matmul": matmul}), 8)
     with OnDevice():
         losses = pretrainer._step()
     assert {tuple(value.shape) for value in losses.values()} == {()}
@@ -352,7 +225,7 @@ def test_epoch_at_paper_scale_launches_no_more(variant, methodology, most, most_
     with Launches() as launches:
         learner.run_epoch(sampler.sample, draws)
     assert launches.num_operations + Kernel.num_calls <= most
-    assert Branch.until["epoch"] <= most_in_turn
+    assert Branch.streams.in_turn["epoch"] <= most_in_turn
 
 
 @counted
@@ -360,21 +233,21 @@ def test_epoch_at_paper_scale_launches_no_more(variant, methodology, most, most_
     ("variant", "most", "most_in_turn"), [("baseline", 333, 307), ("fullflow", 1950, 1908)]
 )
 def test_iteration_of_a_pretraining_at_paper_scale_launches_no_more(
-    variant, most, most_in_turn, make_pretrainer
+    variant, most, most_in_turn, monkeypatch
 ):
-    pretrainer = make_pretrainer(at_paper_scale(variant, "pretrain", 1024), 1024)
+    pretrainer = make_pretrainer(monkeypatch, at_paper_scale(variant, "pretrain", 1024), 1024)
     with Launches() as launches:
         pretrainer._step()
     assert launches.num_operations + Kernel.num_calls <= most
-    assert Branch.until["epoch"] <= most_in_turn
+    assert Branch.streams.in_turn["epoch"] <= most_in_turn
 
 
 @counted
-def test_gradients_of_weights_are_awaited_when_all_others_are_there(make_pretrainer):
-    pretrainer = make_pretrainer(at_paper_scale("baseline", "pretrain", 1024), 1024)
+def test_gradients_of_weights_are_awaited_when_all_others_are_there(monkeypatch):
+    pretrainer = make_pretrainer(monkeypatch, at_paper_scale("baseline", "pretrain", 1024), 1024)
     with Launches():
         pretrainer._step()
-    assert Branch.until["epoch"] - Branch.joined["weights"] < 10
+    assert Branch.streams.in_turn["epoch"] - Branch.streams.joined["weights"] < 10
 
 
 def at_paper_scale(variant, methodology, batch_size):
