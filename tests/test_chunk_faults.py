@@ -77,6 +77,10 @@ def set_nan(name, place):
             "tasks of shape (3, 500), not [episodes, rows]; mt30 has 501, mt80 has 101 rows",
         ),
         (
+            lambda tensors: tensors.update(task=tensors["task"][:, 0].clone()),
+            "tasks of shape (3,), not [episodes, rows]",
+        ),
+        (
             lambda tensors: tensors.update({k: v[:, :101] for k, v in tensors.items()}),
             "chunk_1.pt is of mt80, but chunk_0.pt beside it is of mt30",
         ),
