@@ -30,9 +30,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 NUM_THREADS = torch.get_num_threads()
 # The longest first: one of them that began last would run alone at the end.
 LONGEST_FILES = (
-    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_hosts", "test_wandb",
-    "test_search_on_ray", "test_search",
-    "test_disk", "test_drivers", "test_dashboard_in_browser", "test_watchdog", "test_trial",
+    "test_launch", "test_slurm_sweeps", "test_fault_rounds", "test_search_on_ray", "test_wandb",
+    "test_search", "test_dashboard_in_browser", "test_drivers", "test_interruption", "test_disk",
+    "test_hosts", "test_watchdog", "test_data_making", "test_prerequisites", "test_trial",
     "test_reference", "test_update_benchmark", "test_compiling", "test_pretrained",
     "test_many_panels", "test_cost_figures",
 )  # fmt: skip
@@ -43,8 +43,15 @@ def pytest_xdist_make_scheduler(config, log):
     """Give all tests of a file to one process (`pytest -n 2`): they share its set-up."""
     from xdist.scheduler import LoadFileScheduling
 
+    class OneAhead(LoadFileScheduling):
+        """Give a process its next file as it begins the last test of one, which must know it."""
+
+        def _reschedule(self, node):
+            if self._pending_of(self.assigned_work[node]) <= 1:
+                super()._reschedule(node)
+
     config.option.loadscopereorder = False  # they are in order
-    return LoadFileScheduling(config, log)
+    return OneAhead(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
