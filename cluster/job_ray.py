@@ -179,7 +179,8 @@ def wait_or_kill(process: subprocess.Popen) -> None:
 
 def make_environment(token: Path, secret: str) -> dict[str, str]:
     """Return the environment for Ray and the driver; write the secret into the token's file."""
-    with replacing(token) as draft:  # so that it is never missing: an earlier life may look at it
+    # Replaced, so that it is never missing: an earlier life may look at it.
+    with replacing(token, is_ours_alone=True) as draft:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:
             file.write(secret)

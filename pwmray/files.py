@@ -103,11 +103,12 @@ def remove_drafts(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, is_ours_alone: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
 
     A device or a pipe is written into: in the place of /dev/null a file would harm the machine.
-    A file stays as open to others as it was, whatever this process's umask: it may be shared.
+    A file stays as open to others as it was, whatever this process's umask, since it may be shared;
+    one that `is_ours_alone` gets the permissions of what replaces it.
     Raises IsADirectoryError for a folder, and an OSError that names `path` if it names no file.
     """
     check_no_folder(path)
@@ -122,7 +123,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield draft
         with open(draft, "rb") as file:
-            _keep_open(path, draft)
+            if not is_ours_alone:
+                _keep_open(path, draft)
             os.fsync(file.fileno())
             try:
                 os.replace(draft, path)

@@ -66,8 +66,7 @@ def load() -> ctypes.CDLL:
                 return ctypes.CDLL(str(kept))
         try:
             _take_over(kept.parent)
-            kept.unlink(missing_ok=True)  # what takes its place is not to be as open as it was
-            with replacing(kept) as draft:
+            with replacing(kept, is_ours_alone=True) as draft:
                 _check_place(draft)
                 return _compile(command, draft)
         except _CompilerFailedError:
