@@ -23,8 +23,8 @@ from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 from tests.waiting import wait_for
 
 TINY = Path(__file__).parent / "tiny.py"
-OPTIONS = ("--scale", "tiny", "--seeds", "1,2")  # 8 trials
-NUM_TRIALS = 8
+OPTIONS = ("--scale", "tiny", "--seeds", "1,2,3")  # 12 trials
+NUM_TRIALS = 12
 END_SECONDS = 600.0  # for a sweep to come to its end
 ORPHAN_SECONDS = 120.0  # for what a dead driver started to end
 KINDS = ("worker", "raylet", "driver", "everything")
@@ -208,7 +208,8 @@ def play(num_rounds: int, seed: int, folder: Path) -> None:
     print(f"seed {seed}: undisturbed run done", flush=True)
     sweeps = [whole, Sweep(folder, "sweep1")]
     for index, kind in enumerate(kinds(num_rounds, rng), start=1):
-        told = disturb(sweep := sweeps[-1], rng, kind)
+        sweep = sweeps[-1]
+        told = disturb(sweep, rng, kind)
         print(f"round {index} of {num_rounds}: {told}", flush=True)
         if sweep.is_done or index == num_rounds:
             attempts = finish(sweep)

@@ -1,4 +1,4 @@
-"""Twelve kills at random moments of real sweeps, and what they end with."""
+"""Twenty kills at random moments of real sweeps, and what they end with."""
 
 import random
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.fault_rounds import play
 
-NUM_ROUNDS = 12
+NUM_ROUNDS = 20
 
 
 @pytest.mark.slow
