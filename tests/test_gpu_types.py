@@ -123,7 +123,7 @@ def planned(tmp_path, *options):
 
 @pytest.mark.parametrize(
     ("types", "expected"),
-    [("H100", {10: "H100"}), ("H100,H200", {10: "H100", 20: "H200"})],
+    [("H100", {5: "H100"}), ("H100,H200", {5: "H100", 8: "H200"})],
 )
 def test_command_runs_the_trials_of_some_gpus(tmp_path, types, expected):
     trials = [trial.config for trial in planned(tmp_path, "--gpu-types", types).trials]

@@ -119,7 +119,7 @@ def test_axis_that_is_compared_but_does_not_vary_is_named(axes):
 
 
 def test_unknown_scale_is_shown_with_the_valid_ones():
-    valid = "tiny, planned, longer, impatient, rare, restless, alone, diverging"
+    valid = "tiny, planned, longer, finer, impatient, rare, restless, alone, diverging"
     with pytest.raises(ValueError, match=rf"'tin'; did you mean 'tiny'\? valid: {valid}"):
         sweep.trials("tin")
 
