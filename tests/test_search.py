@@ -272,20 +272,6 @@ def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
     assert "the loss is nan; 48 min left\n" in capsys.readouterr().out  # one is half done
 
 
-def test_last_trials_of_a_search_have_the_time_left_that_they_need(
-    tmp_path, data, capsys, monkeypatch
-):
-    now = [100.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
-    monkeypatch.setattr(search_trials, "time", clock)
-    trials = open_trials(tmp_path, data, number=2)
-    trials.next("slow")
-    now[0] += 60
-    assert not trials.is_stopped("slow", {"epoch": 2, "return_mean": 1.0})
-    fail(trials, "quick", reason="the loss is nan", failure="non-finite")
-    assert "the loss is nan; at most 2 min left\n" in capsys.readouterr().out  # of six epochs
-
-
 def test_tables_of_a_search_are_a_sweeps(tmp_path, data):
     trials = open_trials(tmp_path, data, number=1)
     fingerprint = advance(trials, "0", data)

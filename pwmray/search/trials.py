@@ -64,8 +64,6 @@ class SearchTrials:
         self.study = self._proposals.study
         self._mount = Mount(plan.folder)
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
-        self._began: dict[str, float] = {}  # when, by Tune's names
-        self._own: dict[str, float] = {}  # seconds left at their own pace, if none stops them
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
         self._look_at_held = 0.0  # not before that, while others run
@@ -122,7 +120,7 @@ class SearchTrials:
                 self._live[name] = proposed  # it may have come right behind the writing
                 raise
             if is_queued:
-                self._live[name], self._began[name] = proposed, time.monotonic()
+                self._live[name] = proposed
                 self._deaths.start(config.fingerprint)
                 self._open_tables()
                 return {"grid": self._grid(config)}
@@ -132,8 +130,6 @@ class SearchTrials:
         """Take a report of a running trial; return whether it is to stop."""
         trial, config = self._live[name]
         if "return_mean" in result:
-            seconds = time.monotonic() - self._began[name]
-            self._own[name] = seconds * (config.epochs / result["epoch"] - 1)
             self._deaths.survive(result["epoch"])
             self._look_for_room()
         if "return_mean" not in result or result["epoch"] >= config.epochs:
@@ -147,7 +143,6 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live[name]
-        self._own.pop(name, None)
         if self._mount.is_gone:
             del self._live[name]  # `next` tells of it
             return
@@ -323,12 +318,8 @@ class SearchTrials:
         half_way = len(self._live) / 2  # a trial that runs is half done, on average
         pace = (time.monotonic() - self._started) / (self._num_ended + half_way)
         seconds = pace * (num_left - half_way)
-        left = f"{format_duration(seconds)} left"
-        slowest = max(self._own.values(), default=0.0)
-        if slowest and num_left == len(self._own):  # those stopped early tell little of these
-            left = f"at most {format_duration(slowest)} left"
         best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
-        return [*best, left]
+        return [*best, f"{format_duration(seconds)} left"]
 
     def _queue(self, config: TrialConfig) -> bool:
         """Record that Tune has a trial; return False if that trial is not to run.
