@@ -103,6 +103,7 @@ def _follow_profiles(
     shared = [profile.trials_per_gpu for profile in asked if profile.gpus]
     of_command.trials_per_gpu = max(shared, default=None)  # as trials were timed by earlier jobs
     if of_command.scale is not None:
+        choose_scale(of_command.scale, scales)  # that it is one
         return []
     preferred = "paper" if shared else "laptop"  # not by the GPUs here, which a login node lacks
     of_command.scale = preferred if preferred in scales else choose_scale(None, scales)

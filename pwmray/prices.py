@@ -332,6 +332,6 @@ def _finished_in_tables(results_dir: Path) -> Iterable[tuple[str, _Finished]]:
             known = (row["train_seconds"], row["evaluation_seconds"], row["device"])
             if row["status"] == Status.EVALUATED and None not in known:
                 config, device = json.loads(row["config"]), row["device"]
-                share = _share(config.get("runtime", {}), device)
+                share = _share(config.get("runtime") or {}, device)
                 kind = (cost_key(config), device, share)
                 yield row["trial"], _Finished(kind, row["epochs"], sum(known[:2]) / 60, None)

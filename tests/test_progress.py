@@ -125,7 +125,10 @@ def test_final_evaluation_counts(started):
     assert seconds_left(progress) == pytest.approx(rows_left / 2 * 2 * SECONDS, abs=0.5)
 
 
-def test_time_left_is_known_before_the_first_row_where_finished_trials_price_it(tmp_path):
+def test_time_left_is_known_before_the_first_row_where_finished_trials_price_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a GPU here would not be priced by a CPU
     trials = [t for t in sweep.trials("longer") if t.variant == "baseline" and t.epochs == EPOCHS]
     done, left = trials[:2]
     folder = stand_at(tmp_path, done, Status.RUNNING, train_seconds=80.0, device="cpu")

@@ -127,6 +127,16 @@ def test_trial_of_a_search_costs_what_those_of_its_space_cost_on_average(tmp_pat
     assert 0.7 * cheap + 0.3 * dear < minutes < 0.3 * cheap + 0.7 * dear
 
 
+def test_search_of_which_only_the_default_has_a_price_is_priced_by_operations(tmp_path):
+    known = {"settings": {"policy.num_substeps": 1}, "epochs": 6, "minutes": (12,), "gpu": ""}
+    scales = {"tiny": {**search.scales["tiny"], "earlier_runs": [known]}}
+    dearer = {"policy.num_substeps": [5, 9]}
+    assert (
+        make_plan(tmp_path, of=dataclasses.replace(search, scales=scales, space=dearer)).minutes
+        > 12
+    )
+
+
 def test_search_is_priced_at_the_pace_of_its_finished_trials(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of a GPU they would tell nothing
     before = make_plan(tmp_path, of=PRICED)

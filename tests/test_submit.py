@@ -275,6 +275,13 @@ if __name__"""
     assert f" --scale {scale}" in line
 
 
+def test_scale_that_is_not_there_is_named(place, capsys):
+    fixed = ["sweep.py", "--profiles", "profiles.toml", "--data", "data", "--profile", "any"]
+    assert submit.main([*fixed, "--scale", "tny"]) == 2
+    error = "unknown scale 'tny'; did you mean 'tiny'? valid: "
+    assert capsys.readouterr().err.startswith(f"error: {error}")
+
+
 def test_job_of_another_profile_is_no_second_one(place):
     assert place.submit("--profile", "any")[0] == 0
     place.answers["squeue"] = f"41 {slurm_jobs.user()}\n"

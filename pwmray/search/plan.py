@@ -72,9 +72,10 @@ class SearchPlan:
         cells = find_cells(space, config_of)
         num_trials = min(num_trials, len(cells) or num_trials)
         drawn = draw_configs(space, config_of, _NUM_PRICED) or configs[:1]
-        finished = _read_finished(results / search.name)  # they tell at what pace trials run here
+        finished = _read_finished(results / search.name)
+        tell = [*finished, *configs[:1]]  # at what pace trials run here, and what one may take
         measured = prices.measure(results, ())
-        priced = prices.price([*drawn, *finished], measured, search.scales[scale])[: len(drawn)]
+        priced = prices.price([*drawn, *tell], measured, search.scales[scale])[: len(drawn)]
         minutes = sum(price.minutes(configs[0].epochs) for price in priced) / len(drawn)
         (sizes,) = count_disk_bytes(configs[:1])  # of any task: models are as wide for all
         trial_bytes = sum(sizes)
