@@ -31,7 +31,7 @@ from pwmray.seeding import generator
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.wording import one_line
 
-_LEADING = (2, 3)
+_LEADING, _FEWER = (2, 3), (1, 2)
 _TOLERANCE = 1e-3  # between a row computed beside others and beside fewer, in any order of sums
 _TESTED = {MLPWorldModel, FlowWorldModel, GaussianPolicy, FlowPolicy}
 _TORCH = str(Path(torch.__file__).parent)
@@ -71,21 +71,22 @@ def _check(config: TrialConfig) -> None:
         raise ValueError(f"{kinds} cannot be built{_where(error)}: {_say(error)}") from error
     with torch.no_grad():
         if type(model) not in _TESTED:
-            parts = [_of_world_model(model, rows) for rows in (_LEADING[0], 1)]
+            parts = [_of_world_model(model, *leading) for leading in (_LEADING, _FEWER)]
             _keep(_whose(config.world_model, model), *parts)
             _keep_gradients_of_world_model(_whose(config.world_model, model), model)
         if type(policy) not in _TESTED:
             whose = _whose(config.policy, policy)
-            _keep(whose, *(_of_policy(policy, model.latent_dim, rows) for rows in (_LEADING[0], 1)))
+            parts = [_of_policy(policy, model.latent_dim, *lead) for lead in (_LEADING, _FEWER)]
+            _keep(whose, *parts)
             _keep_gradients_of_policy(whose, policy, model.latent_dim)
 
 
-def _of_world_model(model: WorldModel, rows: int) -> Promises:
-    """Return what a world model promises of the first `rows` of the leading dimension."""
+def _of_world_model(model: WorldModel, num_h: int, num_b: int) -> Promises:
+    """Return what a world model promises of the first entries of the leading dimensions."""
     config = model.config
-    z, e = _latents(config.latent_dim)[:rows], _numbers(config.task_dim)[:rows]
-    a, r = _numbers(MAX_ACTION_DIM)[:rows], _numbers(1)[:rows]
-    logits, obs = _numbers(config.num_bins)[:rows], _numbers(MAX_OBS_DIM)[:rows]
+    given = (_latents(config.latent_dim), _numbers(config.task_dim), _numbers(MAX_ACTION_DIM))
+    expected = (_numbers(1), _numbers(config.num_bins), _numbers(MAX_OBS_DIM))
+    z, e, a, r, logits, obs = (x[:num_h, :num_b] for x in (*given, *expected))
     latent, one = tuple(z.shape), tuple(r.shape)
     promises: Promises = {
         "encode": (lambda: model.encode(obs, e), latent),
@@ -100,8 +101,8 @@ def _of_world_model(model: WorldModel, rows: int) -> Promises:
     return promises
 
 
-def _of_policy(policy: Policy, latent_dim: int, rows: int) -> Promises:
-    z, noise = _latents(latent_dim)[:rows], _numbers(MAX_ACTION_DIM)[:rows]
+def _of_policy(policy: Policy, latent_dim: int, num_h: int, num_b: int) -> Promises:
+    z, noise = (x[:num_h, :num_b] for x in (_latents(latent_dim), _numbers(MAX_ACTION_DIM)))
     mask, action = torch.ones(MAX_ACTION_DIM), tuple(noise.shape)
     return {
         "pre_squash": (lambda: policy.pre_squash(z, noise, mask), action),
@@ -110,10 +111,10 @@ def _of_policy(policy: Policy, latent_dim: int, rows: int) -> Promises:
     }
 
 
-def _keep(whose: str, promises: Promises, of_one: Promises) -> None:
+def _keep(whose: str, promises: Promises, of_fewer: Promises) -> None:
     """Call everything that a part promises; raise ValueError for the first promise broken.
 
-    `of_one` is the same of the first row alone, which is to come out as it does beside others.
+    `of_fewer` is the same of fewer rows, which are to come out as they do beside others.
     """
     for name, (call, shape) in promises.items():
         before = _streams()
@@ -134,11 +135,13 @@ def _keep(whose: str, promises: Promises, of_one: Promises) -> None:
             )
         if found.dtype != torch.float32:
             raise ValueError(f"{whose}: {name} returns {found.dtype} for inputs of torch.float32")
-        alone = _call(whose, name, of_one[name][0])
-        if not torch.allclose(found[:1], alone, _TOLERANCE, _TOLERANCE, equal_nan=True):
+        alone = _call(whose, name, of_fewer[name][0])
+        same = found[: _FEWER[0], : _FEWER[1]]
+        if not torch.allclose(same, alone, _TOLERANCE, _TOLERANCE, equal_nan=True):
             raise ValueError(
-                f"{whose}: {name} returns something else for the same inputs beside others (batch "
-                "normalization?); it must compute each by itself"
+                f"{whose}: {name} returns something else for the same inputs beside others, or "
+                "called again (batch normalization? a state or random numbers of its own?); it "
+                "must compute each row by itself"
             )
 
 

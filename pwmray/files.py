@@ -141,9 +141,11 @@ def replacing(path: Path, is_ours_alone: bool = False) -> Iterator[Path]:
 
 
 def _keep_open(path: Path, draft: Path) -> None:
-    """Give what replaces a file the permissions that the group and others had for it."""
-    with contextlib.suppress(OSError):  # there is no such file, or its file system has none
-        draft.chmod(stat.S_IMODE(draft.stat().st_mode | path.stat().st_mode & 0o066))
+    """Give what replaces a file its group, and the permissions that group and others had."""
+    with contextlib.suppress(OSError):  # there is no such file, or we are not of its group
+        before = path.stat()
+        os.chown(draft, -1, before.st_gid)
+        draft.chmod(stat.S_IMODE(draft.stat().st_mode | before.st_mode & 0o066))
 
 
 def append_lines(path: Path, lines: str) -> None:

@@ -25,13 +25,14 @@ def one_line(error: Exception) -> str:
 
 def _whose(error: OSError) -> str:
     """Return whose the file or folder is that is closed to us, if it is another user's."""
-    if not (isinstance(error, PermissionError) and error.filename):
+    if not (isinstance(error, PermissionError) and isinstance(error.filename, str | bytes)):
         return ""
     path = Path(os.fsdecode(error.filename))
     for part in (path, *path.parents):
         with contextlib.suppress(OSError, ValueError):
             number = part.stat().st_uid
-            return "" if number == os.geteuid() else f", which is {user_name(number)}'s"
+            which = ", which" if part == path else f"; {part}"
+            return "" if number == os.geteuid() else f"{which} is {user_name(number)}'s"
     return ""
 
 

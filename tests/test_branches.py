@@ -7,9 +7,11 @@ it, even while a launch on another stream has yet to read it.
 
 import ast
 import collections
+import contextlib
 import functools
 import inspect
 import textwrap
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.workload import random_store
 from pwmray.data.sampler import WindowSampler
+from pwmray.kernels import branches
 from pwmray.kernels.branches import Beside
 from pwmray.precision import BFLOAT16, FLOAT32
 from tests.pretended_gpu import (
@@ -33,6 +36,10 @@ from tests.pretended_gpu import (
 )
 
 FROZEN = {"world_model_from": "nowhere", "finetune_wm": False}
+
+
+class Stream(NamedTuple):
+    name: str
 
 
 class Block:
@@ -234,3 +241,29 @@ def test_memory_that_is_given_away_while_a_branch_reads_it_is_found(is_kept, rac
         beside.join()
 
     assert races(work) == ({} if is_kept else {("memory", "empty", "neg"): 1})
+
+
+def test_branch_begins_after_what_came_before_it_and_ends_where_it_is_joined(monkeypatch):
+    monkeypatch.undo()  # the class itself, where something is recorded
+    told, current = [], [Stream("epoch")]
+
+    @contextlib.contextmanager
+    def on(stream):
+        current.append(stream)
+        yield
+        current.pop()
+
+    def wait(one, other):
+        told.append((one, other))
+
+    monkeypatch.setattr(Stream, "wait_stream", wait, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(branches, "_side_stream", lambda device, name: Stream(name))
+    with Beside(torch.device("cuda"), "side") as beside:
+        told.append(current[-1])
+    told.append(current[-1])
+    beside.join()
+    epoch, side = Stream("epoch"), Stream("side")
+    assert told == [(side, epoch), side, epoch, (epoch, side)]

@@ -73,6 +73,12 @@ class BatchNormWorldModel(MLPWorldModel):
         return self.norm(next_BL.flatten(0, -2)).reshape(next_BL.shape)
 
 
+class MeanWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        next_BL = super().next(z_BL, e_BT, a_BA)
+        return next_BL - next_BL.mean(-2, keepdim=True)
+
+
 class PreciseWorldModel(MLPWorldModel):
     def next(self, z_BL, e_BT, a_BA):
         return super().next(z_BL, e_BT, a_BA).double()
@@ -183,6 +189,7 @@ BROKEN_MODELS = {
     PythonWorldModel: r"next draws random numbers of its own \(from the global stream of random\)",
     RowsWorldModel: r"next fails at test_contract.py:\d+ for .* \[2, 3\]: ValueError: GRUCell",
     BatchNormWorldModel: "next returns something else for the same inputs beside others",
+    MeanWorldModel: "next returns something else for the same inputs beside others",
     PreciseWorldModel: "next returns torch.float64",
     CutWorldModel: "next passes no gradient back to its action",
     CutRewardWorldModel: "reward passes no gradient back to its latent or action",

@@ -58,6 +58,17 @@ def test_file_stays_as_open_to_others_as_it_was_under_any_umask(tmp_path, mode):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is of every group")
+def test_file_stays_with_its_group(tmp_path):
+    path = tmp_path / "shared"
+    path.touch()
+    path.chmod(0o640)
+    os.chown(path, -1, 12345)
+    with replacing(path) as draft:
+        draft.touch()
+    assert path.stat().st_gid == 12345
+
+
 def test_what_takes_a_files_place_is_on_the_disk_before(tmp_path, synced):
     write(tmp_path / "table.md", "whole")
     (first, name, text), last = synced

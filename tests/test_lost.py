@@ -245,6 +245,14 @@ def test_trial_that_another_user_began_is_set_right_where_our_job_had_it(tmp_pat
     assert set(settle_all(tmp_path, ["a1"])) == {"a1"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_trial_that_another_user_queued_by_an_earlier_version_is_left_alone(tmp_path, here):
+    folder = write_trial(tmp_path, queued(), queued("6", **OURS))
+    os.chown(folder / "events.jsonl", 12345, -1)
+    here.append(job("FAILED", job_id="6"))
+    assert settle_all(tmp_path, ["a1"]) == {}
+
+
 def test_trial_that_waits_for_our_and_for_anothers_job_needs_word_of_both(tmp_path, here):
     write_trial(tmp_path, queued(**THEIRS), queued("6", **OURS))
     here.append(job("CANCELLED", job_id="6"))

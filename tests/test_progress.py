@@ -48,6 +48,14 @@ def seconds_left(progress):
     return float(number) * {"min": 60, "s": 1}[unit]
 
 
+def test_trials_that_were_all_stopped_wait_and_are_not_taken_over(started, capsys):
+    progress, names = started
+    progress.pause()
+    progress.queue(names[0], None)
+    assert "0 running, 0 failed, 4 waiting of 4" in progress.line()
+    assert "taken over" not in capsys.readouterr().err
+
+
 def test_time_left_is_unknown_before_the_first_row(started):
     progress, _ = started
     assert progress.line().endswith("time left: not known yet")

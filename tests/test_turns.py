@@ -319,7 +319,8 @@ def test_trial_that_another_user_left_undone_is_left_out_and_the_others_run(
     assert ours.next(no_machine) == [other]
     claim_file = folder_of(tmp_path, theirs) / CLAIM_FILE
     said = f"left out: {theirs.name}, which another user began: Permission denied: {claim_file}"
-    assert f"{said}, which is {user_name(os.getuid())}'s\n" in capsys.readouterr().out
+    whose = f"{claim_file.parent} is {user_name(os.getuid())}'s"
+    assert f"{said}; {whose}\n" in capsys.readouterr().out
     assert statuses(tmp_path, theirs)[-1] == "RUNNING"
 
 

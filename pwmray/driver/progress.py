@@ -237,6 +237,13 @@ class SweepProgress:
         elif not is_new:
             self._tell(f"taken over {trial.label}")
 
+    def pause(self) -> None:
+        """The trials that ran here were stopped, to run again."""
+        for trial in self._trials.values():
+            if trial.status == "running":
+                with self._sums.changing(trial):
+                    trial.status = "waiting"
+
     def settle(self, fingerprint: str, record: Record) -> None:
         """A trial has come to its end, here or in another process."""
         with self._sums.changing(self._trials[fingerprint]) as trial:

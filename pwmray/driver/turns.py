@@ -130,6 +130,7 @@ class Turns:
         """
         with contextlib.suppress(OSError):
             self.settle("stopped, since the disk stays full", Status.QUEUED)
+        self._progress.pause()
         self._ours -= self._open.keys()
 
     def bury(self, fingerprint: str, told: str) -> Record:

@@ -102,7 +102,7 @@ def summarize(record: Record) -> Summary:
         started_at=starts[-1].get("epoch", 0) if starts else 0,
         jobs=_jobs_of(holders),
         cluster=record.last("slurm_cluster"),
-        users=sorted({event["slurm_uid"] for event in holders if event.get("slurm_uid")}),
+        users=_users_of(holders),
         drivers=_drivers_of(moves),
         is_early=record.is_stopped_early,
     )
@@ -123,6 +123,12 @@ def _jobs_of(holders: list[dict[str, Any]]) -> list[str]:
     jobs = [_job_of(event) for event in holders]
     known = [job for job in jobs if job is not None]
     return list(dict.fromkeys(known)) if len(known) == len(jobs) else []
+
+
+def _users_of(holders: list[dict[str, Any]]) -> list[str]:
+    """Return whose these are; nobody's where an earlier version recorded one of them."""
+    users = [event.get("slurm_uid") for event in holders]
+    return [] if None in users else sorted({str(user) for user in users})
 
 
 def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:

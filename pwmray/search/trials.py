@@ -298,7 +298,9 @@ class SearchTrials:
 
     def _look_for_room(self) -> None:
         """Where a trial wrote a row there may be room again: then those that got none run again."""
-        if not self._without_room or not takes(self._plan.results, self._plan.trial_bytes):
+        if not self._without_room or self._unseen:  # room shows no machine what it does not see
+            return
+        if not takes(self._plan.results, self._plan.trial_bytes):
             return
         say("the disk has room again: the search goes on")
         self.obstacle = None
