@@ -506,8 +506,9 @@ def test_folder_that_another_user_closed_is_named_with_whose_it_is(tmp_path, mon
     refuse_claims(monkeypatch)
     whose = user_name(os.geteuid())
     monkeypatch.setattr(os, "geteuid", lambda: -1)
-    folder = tmp_path / "collected"
-    said = rf"cannot write data to {folder}: Permission denied: .*; {folder} is {whose}'s"
+    said = (
+        f"cannot write data to {tmp_path}/collected: Permission denied: .*; {tmp_path} is {whose}'s"
+    )
     with pytest.raises(ValueError, match=said):
         ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
 
