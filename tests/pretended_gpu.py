@@ -107,6 +107,16 @@ class Kernel:
         Kernel.hear(self, Branch.streams.launch(), bound.arguments)
 
 
+def is_view(function):
+    """Tell whether an operation is no kernel: it returns the memory that it is given."""
+    return function.is_view or function.overloadpacket.__name__ in ("detach", "_unsafe_view")
+
+
+def is_step(function):
+    """Tell whether an operation is torch's step of Adam, which the device does not know."""
+    return function.overloadpacket is torch.ops.aten._fused_adam_
+
+
 def next_power_of_2(number):
     return 1 << (number - 1).bit_length()
 

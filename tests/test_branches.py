@@ -30,6 +30,8 @@ from tests.pretended_gpu import (
     TASK,
     Branch,
     Kernel,
+    is_step,
+    is_view,
     make_pretrainer,
     on_gpu,
     pretend,
@@ -62,9 +64,8 @@ class Memory(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, function.overloadpacket.__name__
-        is_step = function.overloadpacket is torch.ops.aten._fused_adam_  # unknown to the device
-        found = None if is_step else function(*args, **kwargs)
-        if function.is_view or name in ("detach", "_unsafe_view"):
+        found = None if is_step(function) else function(*args, **kwargs)
+        if is_view(function):
             return found
         arguments = function._schema.arguments
         given = dict(zip((a.name for a in arguments), args, strict=False)) | kwargs

@@ -29,6 +29,8 @@ from tests.pretended_gpu import (
     Branch,
     Kernel,
     begin,
+    is_step,
+    is_view,
     make_pretrainer,
     on_gpu,
     pretend,
@@ -44,8 +46,7 @@ class OnDevice(TorchDispatchMode):
     """Refuse tensors elsewhere: a recording cannot copy them, and a replay would not see them."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        is_step = function.overloadpacket is torch.ops.aten._fused_adam_  # unknown to the device
-        found = None if is_step else function(*args, **(kwargs or {}))
+        found = None if is_step(function) else function(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)]
         assert all(t.device == GPU for t in tensors), function
         return found
@@ -59,10 +60,8 @@ class Launches(OnDevice):
         self.num_operations = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        is_step = function.overloadpacket is torch.ops.aten._fused_adam_  # kernels of our own
-        has_work = not (function.is_view or name in ("detach", "_unsafe_view") or "empty" in name)
-        if has_work and not is_step:
+        is_place = "empty" in function.overloadpacket.__name__
+        if not (is_view(function) or is_place or is_step(function)):  # steps: kernels of our own
             self.num_operations += 1
             Branch.streams.launch()
         return super().__torch_dispatch__(function, types, args, kwargs)

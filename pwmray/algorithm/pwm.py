@@ -127,10 +127,9 @@ class Learner(nn.Module):
             batch = sample(config.policy_batch_size)
         obs_BO = batch.obs_HBO[0]
         noise_HBA = self.draw_noise(obs_BO, generator)
-        with Beside(obs_BO.device) as drawing:
+        with Beside(obs_BO.device):  # the critics' fit, which reads them, is of the same branch
             orders = self.draw_orders(config.horizon * len(obs_BO), generator, obs_BO)
         imagined = self.imagine(obs_BO, noise_HBA)
-        drawing.join()
         # Neither reads what the other changes.
         with Beside(obs_BO.device) as fitting:
             critic_metrics = self.fit_critics(imagined.rollout, orders)
