@@ -20,6 +20,11 @@ MATMULS = (FLOAT32, TF32, BFLOAT16)
 _PROBE_SIZE = 512
 _FLOAT32_ERROR = 1e-5  # of a product of that size, relative; bfloat16 would have 2e-3
 
+_BY_ONEDNN, _BY_TORCH = "medium", "highest"  # torch's settings for float32 products on a CPU
+# Up to so many multiply-adds a product is not oneDNN's: it takes longer to begin than MKL does for
+# all of it, even where MKL is half as fast (Zen 5). Where it is as fast (Zen 4), this is cautious.
+_MOST_OF_SMALL = 3 * 2**19
+
 # Whether `product` rounds: `autocast` asks for products of bfloat16, and the CPU has none.
 _rounds = False
 
@@ -91,6 +96,23 @@ def _rounded(x: Tensor) -> Tensor:
     return x.to(torch.bfloat16).to(torch.float32)
 
 
+def multiply(
+    a_NU: Tensor, b_UV: Tensor, added: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
+    """Return a @ b, plus `added` if given; a small product on a CPU is not left to oneDNN."""
+    is_small = a_NU.shape[0] * b_UV.numel() <= _MOST_OF_SMALL
+    skips = is_small and torch.get_float32_matmul_precision() == _BY_ONEDNN
+    if skips:
+        torch.set_float32_matmul_precision(_BY_TORCH)
+    if added is None:
+        y_NV = torch.mm(a_NU, b_UV, out=out)
+    else:
+        y_NV = torch.addmm(added, a_NU, b_UV, out=out)
+    if skips:
+        torch.set_float32_matmul_precision(_BY_ONEDNN)
+    return y_NV
+
+
 def make_once(weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
     """Return what `make` makes of a weight, within `autocast` only once."""
     if _made is None:
@@ -130,6 +152,6 @@ def _fastest_exact_on_cpu() -> str:
     size = (_PROBE_SIZE, _PROBE_SIZE)
     a, b = (torch.randn(size, generator=draws) for _ in range(2))
     exact = a.double() @ b.double()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(_BY_ONEDNN)
     error = ((a @ b) - exact).norm() / exact.norm()
-    return "medium" if error < _FLOAT32_ERROR else "highest"
+    return _BY_ONEDNN if error < _FLOAT32_ERROR else _BY_TORCH

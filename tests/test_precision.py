@@ -56,6 +56,32 @@ def test_setting_is_judged_by_a_product_that_is_made_under_it():
     assert found == ["medium"]
 
 
+@pytest.mark.parametrize("num_rows, setting", [(64, "highest"), (1024, "medium")])
+@pytest.mark.parametrize("has_added", [False, True])
+def test_only_large_products_are_left_to_onednn(num_rows, setting, has_added, monkeypatch):
+    torch.set_float32_matmul_precision("medium")
+    a, b = torch.randn(num_rows, 96), torch.randn(96, 128)
+    added, name = (torch.randn(num_rows, 128), "addmm") if has_added else (None, "mm")
+    settings, multiply = [], getattr(torch, name)
+
+    def look(*given, **named):
+        settings.append(torch.get_float32_matmul_precision())
+        return multiply(*given, **named)
+
+    monkeypatch.setattr(torch, name, look)
+    found = precision.multiply(a, b, added)
+    assert settings == [setting]
+    assert torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision(setting)
+    assert torch.equal(found, multiply(*(() if added is None else (added,)), a, b))
+
+
+def test_product_is_torchs_own_where_onednn_was_not_chosen(monkeypatch):
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", None)  # nothing calls it
+    a, b = torch.randn(4, 6), torch.randn(6, 5)
+    assert torch.equal(precision.multiply(a, b), a @ b)
+
+
 def test_tf32_on_a_cpu_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"learner.matmul is 'tf32', which a CPU lacks"):
         set_up_torch(CPU, 1, "tf32")

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from pwmray.kernels import norms
 from pwmray.kernels.branches import Beside
-from pwmray.precision import make_once, product_dtype
+from pwmray.precision import make_once, multiply, product_dtype
 
 
 class Parameters(NamedTuple):
@@ -146,7 +146,7 @@ def _products(a_CNL: Tensor, b_CLU: Tensor) -> Tensor:
     # A single product spreads over all threads; three members do not, over two.
     out_CNU = a_CNL.new_empty(len(a_CNL), a_CNL.shape[1], b_CLU.shape[2])
     for a_NL, b_LU, out_NU in zip(a_CNL, b_CLU, out_CNU, strict=True):
-        torch.mm(a_NL, b_LU, out=out_NU)
+        multiply(a_NL, b_LU, out=out_NU)
     return out_CNU
 
 
@@ -157,7 +157,7 @@ def _float32_products(a_CNL: Tensor, b_CLU: Tensor) -> Tensor:
 
 
 def _input_gradient(gx_CNU: Tensor, weight_CLU: Tensor) -> Tensor:
-    gz_NL = torch.mm(gx_CNU[0], weight_CLU[0].t())
+    gz_NL = multiply(gx_CNU[0], weight_CLU[0].t())
     for gx_NU, weight_LU in zip(gx_CNU[1:], weight_CLU[1:], strict=True):
-        gz_NL.addmm_(gx_NU, weight_LU.t())
+        multiply(gx_NU, weight_LU.t(), gz_NL, out=gz_NL)
     return gz_NL

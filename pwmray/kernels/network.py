@@ -1,7 +1,8 @@
 """An MLP as one operation on a CPU, forward and backward.
 
-The result is that of the layers one by one, to the last bit. What is saved is what torch does
-between them, which takes longer than the arithmetic of a small network.
+The result is that of the layers one by one, to the last bit where the same library multiplies.
+What is saved is what torch does between them, which takes longer than the arithmetic of a small
+network.
 
 A flow calls its network several times with the same condition. `conditioned` multiplies the first
 weight by that condition only once; its sums are in another order, so it is the same up to rounding.
@@ -13,12 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels import norms
-from pwmray.precision import is_rounding, make_once, product_dtype
+from pwmray.precision import is_rounding, make_once, multiply, product_dtype
 
 
 class Layer(NamedTuple):
@@ -68,7 +68,7 @@ def conditioned(
     sizes = (num_given, num_others) if is_first else (num_others, num_given)
     *parts, of_time = make_once(first.weight, lambda w: w.split((*sizes, 1), dim=1))
     of_given, of_x = parts if is_first else reversed(parts)
-    product = F.linear(given, of_given)
+    product = multiply(_rows(given), of_given.t()).view(*given.shape[:-1], -1)
 
     def call(x: Tensor, time: float) -> Tensor:
         bias, *affine = first.affine
@@ -113,10 +113,11 @@ class _Network(torch.autograd.Function):
                 given = (kinds[i], g_NV, x_NV, tuple(affine), moments, gx_NV, is_trained)
                 sums, g_NV = norms.backward(*given), gx_NV
                 of_norm = of_norm if sums is None else sums.unbind()
-            gradients.append((g_NV.t() @ x_NU if is_trained else None, *of_norm))
+            of_weight = multiply(g_NV.t(), x_NU) if is_trained else None
+            gradients.append((of_weight, *of_norm))
             of_first = g_NV
             if i or is_input_wanted:
-                g_NV, is_ours = g_NV @ weight, True
+                g_NV, is_ours = multiply(g_NV, weight), True
         of_parameters = [found for of_layer in reversed(gradients) for found in of_layer]
         of_input = g_NV.view(ctx.shape) if is_input_wanted else None
         of_given = of_first.view(*ctx.shape[:-1], -1) if is_given_wanted else None
@@ -134,19 +135,13 @@ def _through(
         x_NU, x_NV, moments = y_NV, None, None
         if kind is None:
             added_NV = bias if added_NV is None else added_NV + bias
-            y_NV = torch.addmm(added_NV, x_NU, weight.t())
+            y_NV = multiply(x_NU, weight.t(), added_NV)
         else:
-            x_NV = _product(x_NU, weight, added_NV)
+            x_NV = multiply(x_NU, weight.t(), added_NV)
             y_NV, moments = norms.forward(kind, x_NV, (bias, *affine))
         added_NV = None
         kept += [x_NU, x_NV, moments]
     return y_NV.view(*x.shape[:-1], y_NV.shape[-1]), kept
-
-
-def _product(x_NU: Tensor, weight: Tensor, added_NV: Tensor | None) -> Tensor:
-    if added_NV is None:
-        return torch.mm(x_NU, weight.t())
-    return torch.addmm(added_NV, x_NU, weight.t())
 
 
 def _rows(x: Tensor) -> Tensor:
