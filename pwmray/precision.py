@@ -21,9 +21,10 @@ _PROBE_SIZE = 512
 _FLOAT32_ERROR = 1e-5  # of a product of that size, relative; bfloat16 would have 2e-3
 
 _BY_ONEDNN, _BY_TORCH = "medium", "highest"  # torch's settings for float32 products on a CPU
-# Up to so many multiply-adds a product is not oneDNN's: it takes longer to begin than MKL does for
-# all of it, even where MKL is half as fast (Zen 5). Where it is as fast (Zen 4), this is cautious.
-_MOST_OF_SMALL = 3 * 2**19
+# Products of at most so many multiply-adds are not oneDNN's, which takes a while to begin one.
+# Twice as many would gain where MKL is as fast (Zen 4), and half as many where it is half as fast
+# (Zen 5).
+_MOST_OF_SMALL = 2**21
 
 # Whether `product` rounds: `autocast` asks for products of bfloat16, and the CPU has none.
 _rounds = False
