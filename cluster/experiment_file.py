@@ -23,7 +23,8 @@ def load_experiment(path: Path) -> Sweep | Search:
         known = f"{nearest(str(path), files)} valid: {', '.join(files)}" if files else ""
         raise ValueError(f"no sweep file {path}{known}")
     found = {k: v for k, v in sweep_file.load(path).items() if isinstance(v, Sweep | Search)}
-    for names in (_run_by(path), _USUAL, found):
+    run_by = [o.id for o in sweep_file.owners_of_main(path) if isinstance(o, ast.Name)]
+    for names in (run_by, _USUAL, found):
         chosen = {id(found[name]): name for name in names if name in found}
         if len(chosen) > 1:
             several = ", ".join(chosen.values())
@@ -46,8 +47,3 @@ def check_run(path: Path) -> None:
             f"{path} calls no main, so a job would run nothing: end it with if __name__ == "
             '"__main__": and main() of its sweep or search'
         )
-
-
-def _run_by(path: Path) -> list[str]:
-    """Return the names whose `main` a file calls."""
-    return [owner.id for owner in sweep_file.owners_of_main(path) if isinstance(owner, ast.Name)]

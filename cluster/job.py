@@ -80,7 +80,7 @@ class Job:
             ),
         }
         log = self._chosen.jobs / f"{self._name}.ray.log"
-        ray = JobRay(nodes, self._chosen.cpus, log, environment, lambda: self.signal)
+        ray = JobRay(nodes, log, environment, lambda: self.signal)
         try:
             ray.start()
             self._write_address(ray)

@@ -51,14 +51,13 @@ class JobRay:
     def __init__(
         self,
         nodes: Mapping[str, dict[str, Any]],
-        cpus: int,
         log: Path,
         environment: Mapping[str, str],
         told: Callable[[], int | None],
     ):
         self.head, *self._workers = nodes
         self.log = log
-        self._nodes, self._cpus, self._environment, self._told = nodes, cpus, environment, told
+        self._nodes, self._environment, self._told = nodes, environment, told
         self._port = 0  # of the head
         self._steps: dict[str, subprocess.Popen] = {}  # by node
         self._starts: dict[str, int] = {}  # in a row, of workers
@@ -157,7 +156,7 @@ class JobRay:
         command = [
             # The job itself may have been given nothing of the submission's environment.
             "srun", "--export=ALL", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
-            f"--cpus-per-task={self._cpus}", f"--job-name=ray-{name}",
+            f"--cpus-per-task={node['cpus']}", f"--job-name=ray-{name}",
             *([f"--gres={node['gres']}"] if node["gres"] else []),
             sys.executable, str(Path(raynode.__file__).resolve()),
             role, node["ip"], str(self._port), json.dumps(node),

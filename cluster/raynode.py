@@ -120,7 +120,7 @@ def _reserved_port() -> int | None:
     It is for something that binds it only seconds later, on loopback: in the meantime other parts
     of Ray ask for ephemeral ports.
     """
-    first = _read(_EPHEMERAL).split()[:1]
+    first = _EPHEMERAL.read_text().split()[:1] if _EPHEMERAL.exists() else []
     own = range(_FIRST_PORT, int(first[0]) if first else _FIRST_PORT)
     for port in random.sample(own, _DRAWS) if len(own) >= _ENOUGH_PORTS else ():
         with contextlib.suppress(OSError), socket.socket() as probe:  # it is taken
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     role, ip, port, text = arguments
     node = json.loads(text)
     scratch = _make_scratch(node)
-    told_to_end = Path(os.environ["PWMRAY_ENDED_NODES"] + os.environ["SLURMD_NODENAME"])
+    told_to_end = Path(os.environ["PWMRAY_ENDED_NODES"] + addresses.here())
     killed = told_to_end.with_name(told_to_end.name + OF_MEMORY)
     for word in (told_to_end, killed):
         word.unlink(missing_ok=True)  # of an earlier start
@@ -203,8 +203,7 @@ def give_back(sweep_folder: Path) -> None:
     """
     trials = read_sweep(sweep_folder).get("trials", [])
     claims = [trial_folder(sweep_folder.parent, name) / CLAIM_FILE for name in trials]
-    here = processes.this_process()["machine"]
-    held = [path for path in claims if claim.holder(path).get("machine") == here]
+    held = [p for p in claims if claim.holder(p).get("machine") == processes.machine()]
     deadline = time.monotonic() + _DYING_SECONDS
     is_last = False
     while held and not is_last:
@@ -228,13 +227,6 @@ def tell_of_kills(counter: Path, word: Path) -> None:
         if kills.look():
             with contextlib.suppress(OSError):  # a full disk
                 word.write_text(str(time.time_ns()))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def _requeue_without_head(node: Mapping[str, Any], port: str) -> None:

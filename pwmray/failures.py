@@ -150,7 +150,7 @@ def of_exit(code: int) -> Failure | None:
     return Failure.CONFIG if code == _BAD_INPUT else Failure.CODE
 
 
-def of_slurm(state: str, exit_code: str = "0:0") -> Failure | None:
+def of_slurm(state: str, exit_code: str) -> Failure | None:
     """Return the class of a job as `sacct` tells it: State and ExitCode (code:signal).
 
     None for a job that goes on, ended well, or was cancelled by a person.

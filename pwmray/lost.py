@@ -28,12 +28,12 @@ class Lost(NamedTuple):
     fields: dict[str, Any]
 
 
-def set_right(results: Path, fingerprints: Iterable[str], seconds: float = 10.0) -> list[str]:
+def set_right(results: Path, fingerprints: Iterable[str]) -> list[str]:
     """Set right which of these trials are lost; return a line for each reason why.
 
     One whose record cannot be read is for others to name.
     """
-    return describe(settle_all(results, list_trials(results, fingerprints, {}), seconds))
+    return describe(settle_all(results, list_trials(results, fingerprints, {}), seconds=10.0))
 
 
 def settle_all(

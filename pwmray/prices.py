@@ -31,7 +31,7 @@ GUESSED_BY_OPERATIONS = f"{GUESSED} by operations"
 AT_PACE = "at the pace of finished trials"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
 _UNKNOWN_RATE = 10.0 / 1000
-_COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "device", "config")
+_COLUMNS = ("trial", "status", "epochs", "train_seconds", "evaluation_seconds", "device", "config")
 _CPU = "cpu"  # as a device is recorded; others are GPUs
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -323,11 +323,10 @@ def _price_by_operations(
 def _finished_in_tables(results_dir: Path) -> Iterable[tuple[str, _Finished]]:
     for path in sorted(results_dir.glob("*/trials.arrow")):
         try:
-            table = results.read_table(path)
+            rows = results.read_table(path, results.TRIALS, _COLUMNS).to_pylist()
         except (ValueError, OSError) as error:  # it may be another user's
             log.warning("a table cannot be used to price the plan: %s", error)
             continue
-        rows = table.select(["trial", *_COLUMNS]).to_pylist()
         for row in rows:
             known = (row["train_seconds"], row["evaluation_seconds"], row["device"])
             if row["status"] == Status.EVALUATED and None not in known:

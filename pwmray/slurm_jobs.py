@@ -270,8 +270,6 @@ _LIMITED = {
     "SubmitJob": "submitted jobs", "SubmitJobs": "submitted jobs",
 }  # fmt: skip
 
-_WHOSE = {"PerAccount": "your account's"}
-
 
 def _describe_limit(reason: str) -> str:
     """Return the words for limits of a QOS or an association, as QOSMaxGRESPerUser."""
@@ -287,7 +285,7 @@ def _describe_limit(reason: str) -> str:
     if per in ("PerJob", "PerNode"):
         asked = f"{limited} times minutes" if budget else limited
         return f"never starts: asks for more {asked} than {where} allows ({reason})"
-    whose = "all users'" if kind == "Grp" else _WHOSE.get(per, "your")
+    whose = "all users'" if kind == "Grp" else "your account's" if per == "PerAccount" else "your"
     amount = f"budget of {limited} times minutes" if budget else f"limit of {limited}"
     return f"{whose} {amount} in {where} is used up ({reason})"
 

@@ -148,7 +148,7 @@ class Sweep:
         return prerequisites.find(self, scale, cells, results).configs  # they may just be made
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the sweep's command line and exit: 0 done, 1 trials failed, 2 bad input."""
+        """Run the command line and exit: 0 done, 1 trials failed, 2 bad input, or launch.run's."""
         # Inside a Slurm job it is cluster/submit.py that continues the sweep.
         command = os.environ.get("PWMRAY_COMMAND") or shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))

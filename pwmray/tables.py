@@ -20,6 +20,7 @@ import pyarrow as pa
 from pwmray import registry, results
 from pwmray.commands import say
 from pwmray.config import FORMAT, TrialConfig
+from pwmray.failures import is_disk_full
 from pwmray.files import append_lines, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import Status, claim
@@ -103,6 +104,17 @@ def log_run(folder: Path, **fields: Any) -> None:
             append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
         except PermissionError as error:  # no reason to fail the run
             say(f"{one_line(error)}: this run is not recorded there")
+
+
+@contextlib.contextmanager
+def left_to_the_next_run(shown: Path) -> Iterator[None]:
+    """Keep a full disk from deciding how a run ends: the next one writes the tables in `shown`."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        say(f"disk full: the tables in {shown} are behind; the next run writes them")
 
 
 class Pace:

@@ -101,8 +101,8 @@ def ray(place, told, monkeypatch):
     """A Ray of two nodes, not started yet."""
     monkeypatch.chdir(place.folder)
     gpus = {"n1": "gpu:2", "n2": ""}
-    nodes = {name: {"ip": "127.0.0.1", "gres": gres} for name, gres in gpus.items()}
-    ray = JobRay(nodes, 1, place.jobs / "41.ray.log", os.environ, lambda: told.signal())
+    nodes = {name: {"ip": "127.0.0.1", "cpus": 1, "gres": gres} for name, gres in gpus.items()}
+    ray = JobRay(nodes, place.jobs / "41.ray.log", os.environ, lambda: told.signal())
     yield ray
     ray.end()
 

@@ -403,9 +403,17 @@ def test_table_that_is_not_ours_to_read_stops_no_plan(tmp_path, monkeypatch, cap
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "trials.arrow").write_text("x")
 
-    def refuse(path):
+    def refuse(path, *_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(results, "read_table", refuse)
     assert make_plan(tmp_path).minutes > 0
     assert "a table cannot be used to price the plan" in caplog.text
+
+
+def test_table_that_lacks_a_column_stops_no_plan(tmp_path, caplog):
+    (tmp_path / "other").mkdir()
+    lacking = results.empty(results.TRIALS).drop_columns(["train_seconds"])
+    results.write_table(tmp_path / "other" / "trials.arrow", lacking)
+    assert make_plan(tmp_path).minutes > 0
+    assert "lacks the columns train_seconds" in caplog.text

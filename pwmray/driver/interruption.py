@@ -189,7 +189,7 @@ class Interruption:
         return Status.QUEUED if code == GO_ON or why == REQUEUED else Status.CANCELLED
 
     def leave(self) -> None:
-        """Give the signals their default meaning back, but for those that came already."""
+        """Give the signals their default meaning back, but a Ctrl-C or SIGHUP that came already."""
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if signal.getsignal(signal.SIGHUP) == self._terminate:

@@ -21,7 +21,6 @@ from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopEr
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
-from pwmray.failures import is_disk_full
 from pwmray.hold import clear_leftovers
 from pwmray.levels import title_trial
 from pwmray.plan import Plan, PlannedTrial
@@ -242,7 +241,7 @@ def _write_the_end(
 ) -> None:
     """Write what remains to be written of a run; on a full disk the next run does it."""
     turns, joined = following.turns, following.joined
-    try:
+    with tables.left_to_the_next_run(_shown(folder)):
         turns.settle(end.why, Interruption.left_at(end.code, end.why))
         if not (folder / SWEEP_FILE).exists():  # deleted meanwhile
             tables.open_sweep(plan, command)
@@ -256,10 +255,6 @@ def _write_the_end(
             folder, started=time.time() - seconds, seconds=seconds, cores=system.num_cores(),
             data_seconds=data_seconds, trials=turns.ours,
         )  # fmt: skip
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        say(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
 
 
 def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Notices) -> int:

@@ -114,8 +114,7 @@ def _holders(moves: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return []
     if moves[-1]["status"] == Status.QUEUED:  # several jobs may have it on their lists
         return _last_queued(moves)
-    began = (event for event in reversed(moves) if event["status"] == Status.RUNNING)
-    return list(itertools.islice(began, 1))
+    return [event for event in moves if event["status"] == Status.RUNNING][-1:]
 
 
 def _jobs_of(holders: list[dict[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopEr
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
-from pwmray.failures import is_disk_full
 from pwmray.registry import CLAIM_FILE, Status, claim, trial_folder
 from pwmray.runtime import RuntimeConfig
 from pwmray.search import study
@@ -33,6 +32,7 @@ from pwmray.search.plan_text import best_lines, caution_lines, other_lines
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import write_tables
 from pwmray.search.trials import STOPPED, SearchTrials
+from pwmray.tables import left_to_the_next_run
 from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, recording
 from pwmray.trainable import TrialTrainable
@@ -86,7 +86,7 @@ def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: noti
     `code` is the exit code of the run, None if nothing was left to run.
     """
     studies = plan.studies()
-    with _next_run_writes(plan):
+    with left_to_the_next_run(plan.folder):
         write_tables(plan, studies, command)  # a run that was killed may not have written them
     for task, found in studies.items():
         say("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
@@ -137,23 +137,12 @@ def _run_tasks(
                 engine.close()
             finally:  # SIGTERM may cut it off
                 status = Interruption.left_at(code, why)
-                with _next_run_writes(plan):
+                with left_to_the_next_run(plan.folder):
                     for trials in opened:  # now that no worker writes any more
                         trials.settle(why, status)
     if code in (GO_ON, TERMINATED, HUNG_UP) and why != STOPPED:
         say(f"stopped: {why}")
     return code
-
-
-@contextlib.contextmanager
-def _next_run_writes(plan: SearchPlan) -> Iterator[None]:
-    """Keep a full disk from deciding how a run ends: what it does not take the next run writes."""
-    try:
-        yield
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        say(f"disk full: the tables in {plan.folder} are behind; the next run writes them")
 
 
 def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interruption) -> claim.Claim:
@@ -162,7 +151,7 @@ def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interrupti
     Raises ValueError if another process still has it after `patience_seconds`, AskedToStopError if
     this process is asked to stop before that.
     """
-    path = plan.folder / "claim.json"
+    path = plan.folder / CLAIM_FILE
     deadline = time.monotonic() + patience_seconds
     claim.watch_dead([path], say)
     held, holder = _try_to_acquire(path)

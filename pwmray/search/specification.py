@@ -121,7 +121,7 @@ class Search:
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run the command line and exit: 0 done, 1 all of a task's trials failed, 2 bad input.
 
-        After a signal as a sweep: 75, 130 or 143.
+        After a signal as a sweep: 75, 129, 130 or 143.
         """
         # In a job of a cluster, going on is for cluster/submit.py.
         command = os.environ.get("PWMRAY_COMMAND") or shlex.join(["python", *sys.argv])
@@ -148,7 +148,6 @@ class Search:
         """Return the plan of what the options of the command line choose."""
         from pwmray.search.plan import SearchPlan
 
-        self.check()
         scale = choose_scale(chosen.scale, self.scales)
         tasks = chosen.tasks or list(self.tasks_at(scale))
         number = min(chosen.limit or self.num_trials_at(scale), self.num_trials_at(scale))

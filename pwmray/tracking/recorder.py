@@ -70,8 +70,8 @@ class Recorder:
         self.waited_seconds = 0.0  # for the server
         self.report = report or Report()
 
-    def look(self, say: bool = False) -> None:
-        """Bring every folder's run up to date with its files; `say` prints the progress."""
+    def look(self) -> None:
+        """Bring every folder's run up to date with its files."""
         self.report.running = self.report.elsewhere = self.report.failed = 0
         self._try_late_ones_again()
         problems = []
@@ -82,7 +82,7 @@ class Recorder:
             except Exception as error:  # wandb raises anything; the next folder may do better
                 self.report.failed += 1
                 problems.append(f"{folder.name}: {one_line(error)}")
-            if say:
+            if not self._job.is_watching:
                 print(json.dumps({"done": number, "of": len(folders)}), flush=True)
         problems += [f"{folder.name}: {said}" for folder, said in self._lasting.items()]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -320,7 +320,7 @@ def _record(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
             recorder.look()
             taken = time.monotonic() - recorder.waited_seconds - started
             is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
-        recorder.look(say=not job.is_watching)
+        recorder.look()
         if job.is_watching and recorder.report.failed:
             recorder.look()  # wandb does not say which of the open runs failed: try all again
         recorder.close()

@@ -50,14 +50,18 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
     """Return the digests (see `row_digests`) of the rows that the server has at a place."""
     found = _read(folder / FOLDER / _ROWS_FILE)
-    return _unpack_rows(found["rows"]) if found.get("rows_at") == place else {}
+    if found.get("rows_at") != place:
+        return {}
+    pairs = (word.partition(":") for word in found["rows"].split())
+    return {int(step): digest for step, _, digest in pairs}
 
 
 def write_rows(folder: Path, rows: Mapping[int, str], place: list[str | None]) -> None:
     """Replace the digests, also those of another place. The caller holds the claim there."""
+    packed = " ".join(f"{step}:{digest}" for step, digest in sorted(rows.items()))
     remove_drafts(folder / FOLDER / _ROWS_FILE)
     with replacing(folder / FOLDER / _ROWS_FILE) as draft:
-        draft.write_text(json.dumps({"rows": _pack_rows(rows), "rows_at": place}) + "\n")
+        draft.write_text(json.dumps({"rows": packed, "rows_at": place}) + "\n")
 
 
 def place_of(folder: Path) -> str | None:
@@ -107,12 +111,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _pack_rows(digests: Mapping[int, str]) -> str:
-    return " ".join(f"{step}:{digest}" for step, digest in sorted(digests.items()))
-
-
-def _unpack_rows(text: str) -> dict[int, str]:
-    pairs = (word.partition(":") for word in text.split())
-    return {int(step): digest for step, _, digest in pairs}
