@@ -220,6 +220,7 @@ def main() -> int:
 
 def _requeue(name: str, job: Job) -> int:
     """Put the job back into the queue; Slurm ends its processes here. Return the exit code."""
+    report(f"requeueing job {name}, which then goes on by itself")
     try:
         slurm.ask_again("scontrol", "requeue", name)
     except SlurmError as error:

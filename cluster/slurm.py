@@ -269,10 +269,17 @@ def check_script(script: str) -> None:
 
 
 def nodes_away(partition: str) -> list[str]:
-    """Ask for the nodes of a partition, "" for all, that are down, drained or in maintenance."""
+    """Ask for the nodes of a partition, "" for all, that are down, drained, or reserved by now.
+
+    Or soon: Slurm finds no nodes for a job that would run into a reservation of some of them.
+    """
     chosen = [f"--partition={partition}"] if partition else []
-    states = "--states=down,drain,fail,maint"
-    return sorted(set(ask("sinfo", "--noheader", "--Node", states, "--format=%N", *chosen).split()))
+    told = ask("scontrol", "--oneliner", "show", "reservation")
+    lists = [read_fields(line).get("Nodes", "") for line in told.splitlines()]
+    reserved = ",".join(nodes for nodes in lists if nodes not in ("", "(null)"))
+    away = ["--states=down,drain,fail,maint", *([f"--nodes={reserved}"] if reserved else [])]
+    names = (ask("sinfo", "--noheader", "--Node", a, "--format=%N", *chosen) for a in away)
+    return sorted({name for told in names for name in told.split()})
 
 
 def submit(script: Path) -> str:

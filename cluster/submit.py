@@ -156,7 +156,8 @@ def _check_with_slurm(prepared: Sequence[Prepared]) -> None:
             away = slurm.nodes_away(profile.partition) if slurm.NO_SUCH_NODES in str(error) else []
             if not away:
                 raise ValueError(f"profile {profile.name}: Slurm refuses it: {error}") from None
-            print(f"note: profile {profile.name}: the job waits for nodes: {_few(away)} away now")
+            waits = f"the job waits for nodes: {_few(away)} away or reserved"
+            print(f"note: profile {profile.name}: {waits}")
 
 
 def _few(nodes: Sequence[str]) -> str:

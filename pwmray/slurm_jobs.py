@@ -214,7 +214,9 @@ def describe_wait(job: Job) -> str:
     words = _WAITS.get(reason) or _describe_limit(reason) or reason
     if "NotAvail" in reason and ":" in job.reason:  # ReqNodeNotAvail, UnavailableNodes:n[3-4]
         words += f" ({job.reason.rpartition(':')[2]})"
-    expected = f"; expected {job.start.replace('T', ' ')[:16]}" if job.start else ""
+    # Of one that somebody has to let go, Slurm tells from when on it might have begun.
+    is_expected = job.start and not words.startswith(("held", "never starts"))
+    expected = f"; expected {job.start.replace('T', ' ')[:16]}" if is_expected else ""
     return f"{words}{expected}"
 
 

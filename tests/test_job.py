@@ -127,9 +127,10 @@ def run(monkeypatch, tmp_path, code, number=None):
     return job.main()
 
 
-def test_task_of_an_array_requeues_itself_alone(asked, monkeypatch, tmp_path):
+def test_task_of_an_array_requeues_itself_alone_and_says_so(asked, monkeypatch, tmp_path, capsys):
     assert run(monkeypatch, tmp_path, GO_ON, signal.SIGUSR1) == 0
     assert asked == ["scontrol requeue 41_3"]
+    assert capsys.readouterr().out.endswith("requeueing job 41_3, which then goes on by itself\n")
 
 
 def test_job_that_cannot_be_requeued_leaves_no_word_to_a_next_life(monkeypatch, tmp_path):

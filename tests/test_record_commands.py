@@ -149,6 +149,13 @@ def test_failures_begin_with_the_cause_of_most_trials(tmp_path, capsys):
     ]
 
 
+def test_failure_of_a_trial_that_was_killed_is_at_the_epoch_of_its_last_row(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.FAILED, failure="out of memory", reason="killed")
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    (line,) = re.findall(f"^ +{NAMES[0]}.*", run(capsys, tmp_path, "failures", "tiny")[1], re.M)
+    assert line.split() == [NAMES[0], "2", "0"]
+
+
 def test_failure_of_a_class_that_this_version_does_not_know_is_shown(tmp_path, capsys):
     stand_at(tmp_path, 0, Status.FAILED, failure="gpu on fire", reason="it burns")
     tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")

@@ -173,6 +173,11 @@ def test_wait_names_the_nodes_that_lack_and_when_it_is_expected_to_end():
     )
 
 
+@pytest.mark.parametrize("reason", ["job requeued in held state", "JobHeldUser", "InvalidQOS"])
+def test_job_that_does_not_start_by_itself_is_expected_at_no_time(reason):
+    assert "expected" not in describe_wait(waiting(reason, "2026-11-26T04:10:00"))
+
+
 def test_only_a_job_that_waits_has_a_reason_to():
     assert describe_wait(read_squeue(RUNS)[0]) == ""
 

@@ -267,7 +267,7 @@ def test_job_may_wait_for_nodes_that_are_away(place):
     place.slurm.run(*nodes, "state=DRAIN", "reason=test")
     done = place.submit("--profile", "h200", "--gpu-types", "H200")
     assert done.returncode == 0, done.stderr
-    assert "note: profile h200: the job waits for nodes: n2, n3 are away now" in done.stdout
+    assert "note: profile h200: the job waits for nodes: n2, n3 are away or reserved" in done.stdout
     (job,) = (int(job.job_id) for job in submissions.read(place.sweep_folder))
     assert place.slurm.job(job)["JobState"] == "PENDING"
 

@@ -361,19 +361,26 @@ def test_nothing_is_submitted_where_nothing_can_be_written(place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "away", "told"),
+    ("said", "away", "reserved", "told"),
     [
-        ("Invalid qos specification", "n1\n", "error: profile any: Slurm refuses it: Invalid qos"),
-        (slurm.NO_SUCH_NODES, "", "error: profile any: Slurm refuses it: Requested node"),
-        (slurm.NO_SUCH_NODES, "n2\nn1\nn2\n", "the job waits for nodes: n1, n2 are away now"),
+        ("Invalid qos specification", "n1\n", "", "error: profile any: Slurm refuses it: Invalid"),
+        (slurm.NO_SUCH_NODES, "", "", "error: profile any: Slurm refuses it: Requested node"),
+        (slurm.NO_SUCH_NODES, "n2\nn1\nn2\n", "", "waits for nodes: n1, n2 are away or reserved"),
+        (slurm.NO_SUCH_NODES, "n1\n", "n[2-3]", "waits for nodes: n1, n2, n3 are away or reserved"),
     ],
 )
 def test_script_that_slurm_would_not_take_is_told_before_it_waits(
-    place, monkeypatch, said, away, told
+    place, monkeypatch, said, away, reserved, told
 ):
     def ask(*command, given=None):
         if command[:2] == ("sbatch", "--test-only"):
             raise SlurmError(said)
+        if command[-1] == "reservation":
+            return (
+                f"ReservationName=m Nodes={reserved} NodeCnt=2\n" if reserved else "No reservations"
+            )
+        if f"--nodes={reserved}" in command:
+            return "n2\nn3\n"
         return away if "--Node" in command else place.ask(*command, given=given)
 
     monkeypatch.setattr(slurm, "ask", ask)

@@ -1,6 +1,7 @@
 """`pwmray show`, `pwmray note` and `pwmray failures`: single trials, in detail and with notes."""
 
 import argparse
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from pwmray.wording import number_of, one_line
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
 _NOT_SHOWN = ("time", "status", "config", "traceback")  # fields that an event's line leaves out
 _NUM_LINES = 6  # of a traceback, from its end
+_Row = tuple[str, str, str]
 
 
 def add_trial_commands(commands: Subcommands) -> None:
@@ -144,33 +146,39 @@ def _tracking_lines(folder: Path) -> list[str]:
 def _list_failures(chosen: argparse.Namespace) -> None:
     sweep = find_sweep(chosen.results, chosen.sweep)
     names = names_in(sweep)
-    groups: dict[tuple[Failure, str], list[tuple[str, Record]]] = defaultdict(list)
+    groups: dict[tuple[Failure, str], list[tuple[Record, _Row]]] = defaultdict(list)
     for fingerprint in read_sweep(sweep).get("trials", []):
+        folder = registry.trial_folder(chosen.results, fingerprint)
         try:
-            record = registry.read(registry.trial_folder(chosen.results, fingerprint))
+            record = registry.read(folder)
         except (ValueError, OSError) as error:
             print(f"left out: {one_line(error)}")
             continue
         failure = failure_of(record)
         if failure is not None:
-            shown = names.get(fingerprint) or fingerprint
-            groups[failure, essence(str(record.last("reason")))].append((shown, record))
+            shown = f"  {names.get(fingerprint) or fingerprint}"
+            retries = record.all("retry").count(failure)
+            row = (shown, str(_epoch_reached(folder, record)), str(retries))
+            groups[failure, essence(str(record.last("reason")))].append((record, row))
     if not groups:
         print(f"no trial of {chosen.sweep} has failed")
     for (failure, _), trials in sorted(groups.items(), key=lambda item: -len(item[1])):
         print("\n".join([*_group_lines(failure, trials), ""]))
 
 
-def _group_lines(failure: Failure, trials: list[tuple[str, Record]]) -> list[str]:
+def _epoch_reached(folder: Path, record: Record) -> int:
+    """Return how far a trial came: one that was killed could not record it, but left its rows."""
+    row = None
+    with contextlib.suppress(ValueError, OSError):  # there are none, or they are broken
+        row = last_row(folder / CURVE_FILE)
+    return max(record.last("epochs_reached") or 0, row["epoch"] if row else 0)
+
+
+def _group_lines(failure: Failure, trials: list[tuple[Record, _Row]]) -> list[str]:
     """Return the lines of one cause: its trials, and the different ends of their tracebacks."""
-    lines = [f"{failure}, {number_of(len(trials), 'trial')}: {trials[0][1].last('reason')}"]
-    header = ("  trial", "epoch", "retries")
-    rows = [
-        (f"  {name}", str(r.last("epochs_reached") or 0), str(r.all("retry").count(failure)))
-        for name, r in trials
-    ]
-    lines += as_lines(header, rows)
-    ends = {essence("\n".join(end)): end for _, record in trials if (end := _last_lines(record))}
+    lines = [f"{failure}, {number_of(len(trials), 'trial')}: {trials[0][0].last('reason')}"]
+    lines += as_lines(("  trial", "epoch", "retries"), [row for _, row in trials])
+    ends = {essence("\n".join(end)): end for record, _ in trials if (end := _last_lines(record))}
     for end in ends.values():
         lines += [f"    {line}" for line in end]
     return lines
