@@ -261,7 +261,9 @@ _WAITS: Mapping[str, str] = {
     "QOSUsageThreshold": "your use of late is above what this QOS admits; it starts as that decays",
 }
 # Slurm's own sentences: "Job's account not permitted to use this partition (gpu allows a,b not c)".
-_NOT_PERMITTED = re.compile(r"Job's (account|QOS) not permitted to use this partition")
+_NOT_PERMITTED = re.compile(
+    r"Job's (account|QOS) not (permitted to|known, so it can't) use this partition"
+)
 # MaxGRESPerAccount is a QOS's, too, though it does not say so.
 _LIMIT = re.compile(
     r"(QOS|Assoc|(?=Max\w+Per(?:User|Account)))(Grp|Max|Min)?([A-Z].*?)?"

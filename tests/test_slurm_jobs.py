@@ -156,6 +156,10 @@ def test_accounting_is_read():
             "Job's QOS not permitted to use this partition (onlyqos allows high not normal)",
             "never starts: Job's QOS not permitted to use this partition (onlyqos allows high",
         ),
+        (
+            "Job's account not known, so it can't use this partition (chem allows chem)",
+            "never starts: Job's account not known, so it can't use this partition (chem allows",
+        ),
         ("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "nodes it needs are down, drained or"),
         ("DependencyNeverSatisfied", "never starts: the job it depends on failed; cancel it"),
         ("SomethingNew", "SomethingNew"),
