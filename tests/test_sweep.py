@@ -32,6 +32,7 @@ from pwmray.outdated import describe_other_code
 from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
+from pwmray.system import user_name
 from tests import tiny_pretrained
 from tests.planned_sweeps import PHASE6, cell, folder_of, run, stand_at
 from tests.tiny import SCALES, sweep
@@ -573,7 +574,10 @@ def test_part_of_the_results_that_is_another_users_is_refused(tmp_path, monkeypa
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
     (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / name)  # root may do all
-    with pytest.raises(ValueError, match=f"cannot write results .*/{name} is not yours to write"):
+    monkeypatch.setattr(os, "geteuid", lambda: 1_234_567)
+    whose = f"{user_name(tmp_path.stat().st_uid)}'s$"
+    told = f"cannot write results .*/{name} is not yours to write to, but {whose}"
+    with pytest.raises(ValueError, match=told):
         plan.check_disk(made)
 
 
