@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pwmray import (
     registry,
     results,
     room,
+    sweep_options,
     tables,
 )
 from pwmray.build import count_parameters
@@ -33,7 +35,7 @@ from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
 from pwmray.system import user_name
-from tests import tiny_pretrained
+from tests import tiny_pretrained, tiny_search
 from tests.planned_sweeps import PHASE6, cell, folder_of, run, stand_at
 from tests.tiny import SCALES, sweep
 
@@ -353,6 +355,17 @@ def test_option_of_the_plan_without_it_runs_nothing(option, tmp_path, capsys):
     said = f"error: {option[0]} is an option of --plan; give both, or neither to run"
     assert run(capsys, *option, "--results", tmp_path / "results") == (2, "", [said])
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("experiment", [sweep, tiny_search.search])
+def test_python_without_docstrings_runs_nothing(experiment, tmp_path, capsys, monkeypatch):
+    flags = SimpleNamespace(flags=SimpleNamespace(optimize=2))
+    monkeypatch.setattr(sweep_options, "sys", flags)
+    said = "error: Ray needs docstrings: leave out -OO, or unset PYTHONOPTIMIZE"
+    places = ("--scale", "tiny", "--results", tmp_path / "results")
+    assert run(capsys, *places, of=experiment) == (2, "", [said])
+    assert not (tmp_path / "results").exists()
+    assert run(capsys, *places, "--plan", of=experiment)[0] == 0
 
 
 def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):
