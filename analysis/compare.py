@@ -204,10 +204,8 @@ def _judge_pair(
 
 
 def _name_level(arm: Arm, factor: str) -> str:
-    value = arm.factors[factor]
-    if isinstance(value, str) and not needs_factor(value):
-        return value
-    return f"{factor} {format_value(value)}"
+    level = arm.factors[factor]
+    return f"{factor} {format_value(level)}" if needs_factor(level) else level
 
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:

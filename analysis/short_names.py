@@ -72,7 +72,7 @@ class ShortNames(NamedTuple):
 
 def needs_factor(level: Any) -> bool:
     """Tell whether a level says too little without its factor: "none wins" reads as nobody."""
-    return is_numeric([level]) or isinstance(level, bool) or level in QUANTIFIERS
+    return not isinstance(level, str) or level in QUANTIFIERS
 
 
 def shorten_levels(arms: Sequence[Arm]) -> ShortNames:

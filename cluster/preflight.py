@@ -125,7 +125,7 @@ def _is_admitted(account: str, partition: Partition, has_database: bool) -> bool
     admitted = {name.lower() for name in partition.accounts}
     if account in admitted or not has_database:
         return account in admitted
-    above = slurm.accounts_above(account, slurm.cluster_name())
+    above = [account, *slurm.accounts_above(account, slurm.cluster_name())]
     return slurm.ROOT not in above or not admitted.isdisjoint(above)
 
 
@@ -140,11 +140,14 @@ def _check_qos(
         mine = {name for a in of_account for name in a.qos}
         if qos not in mine:
             raise ValueError(unknown("qos", profile.qos, sorted(mine)))
-    if partition.qos != (ALL,) and qos not in map(str.lower, partition.qos):
-        raise ValueError(
-            f"qos {qos!r} may not be used in partition {partition.name}; "
-            f"valid: {', '.join(partition.qos)}"
-        )
+    if partition.qos != (ALL,):
+        if qos not in map(str.lower, partition.qos):
+            raise ValueError(
+                f"qos {qos!r} may not be used in partition {partition.name}; "
+                f"valid: {', '.join(partition.qos)}"
+            )
+    elif qos in map(str.lower, partition.denied_qos):
+        raise ValueError(f"qos {qos!r} may not be used in partition {partition.name}")
 
 
 def _check_nodes(profile: Profile, partition: Partition) -> None:

@@ -46,6 +46,7 @@ class Partition:
     accounts: tuple[str, ...]  # that may use it, or (ALL,)
     denied_accounts: tuple[str, ...]
     qos: tuple[str, ...]
+    denied_qos: tuple[str, ...]
     kinds: tuple[NodeKind, ...] = ()
 
     @property
@@ -140,6 +141,7 @@ def read_partitions(scontrol: str, sinfo: str) -> dict[str, Partition]:
             accounts=_names(fields.get("AllowAccounts", ALL)),
             denied_accounts=_names(fields.get("DenyAccounts", "")),
             qos=_names(fields.get("AllowQos", ALL)),
+            denied_qos=_names(fields.get("DenyQos", "")),
             kinds=tuple(kinds.get(name, ())),
         )
     return partitions

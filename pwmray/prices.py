@@ -330,7 +330,20 @@ def _finished_in_tables(results_dir: Path) -> Iterable[tuple[str, _Finished]]:
         for row in rows:
             known = (row["train_seconds"], row["evaluation_seconds"], row["device"])
             if row["status"] == Status.EVALUATED and None not in known:
-                config, device = json.loads(row["config"]), row["device"]
-                share = _share(config.get("runtime") or {}, device)
-                kind = (cost_key(config), device, share)
-                yield row["trial"], _Finished(kind, row["epochs"], sum(known[:2]) / 60, None)
+                try:
+                    yield row["trial"], _finished_in_row(row)
+                except (AttributeError, LookupError, TypeError, ValueError) as error:  # edited
+                    pass_over(path.parent, row, error)
+
+
+def _finished_in_row(row: Mapping[str, Any]) -> _Finished:
+    config, device = json.loads(row["config"]), row["device"]
+    share = _share(config.get("runtime") or {}, device)
+    minutes = (row["train_seconds"] + row["evaluation_seconds"]) / 60
+    return _Finished((cost_key(config), device, share), row["epochs"], minutes, None)
+
+
+def pass_over(folder: Path, row: Mapping[str, Any], error: Exception) -> None:
+    """Say that a trial in the tables of a sweep or a search tells nothing of what others take."""
+    why = str(error).partition(" valid:")[0].rstrip(";")  # which keys there are helps nobody here
+    log.warning("trial %s in %s cannot be used to price the plan: %s", row["trial"], folder, why)

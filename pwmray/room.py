@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pwmray.failures import is_disk_full
 from pwmray.files import replacing
+from pwmray.system import user_name
 
 _POLL_SECONDS = 5.0
 _MOST_PROBED = 2**24  # bytes: more would load a file server, and fill the quota under others
@@ -104,7 +105,9 @@ def check_writable(folder: Path) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
         why = "lies on a read-only file system" if is_locked else "is not yours to write to"
-        raise ValueError(f"cannot write results to {folder}: {existing} {why}")
+        owner = existing.stat().st_uid
+        whose = "" if is_locked or owner == os.geteuid() else f", but {user_name(owner)}'s"
+        raise ValueError(f"cannot write results to {folder}: {existing} {why}{whose}")
 
 
 def describe_umask(results: Path) -> list[str]:

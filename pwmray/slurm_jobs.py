@@ -4,6 +4,7 @@ Only what asks starts a program; the rest is text read by pure functions. It nee
 database: squeue knows an ended job for the site's MinJobAge, five minutes unless changed.
 """
 
+import calendar
 import os
 import re
 import shutil
@@ -48,7 +49,7 @@ class Job(NamedTuple):
     partition: str = ""
     time_used: str = ""
     time_limit: str = ""
-    start: str = ""  # when it began, or is expected to; local time of the cluster
+    start: str = ""  # when it began, or is expected to; UTC
     user: str = ""
     script: str = ""  # its path
     name: str = ""
@@ -71,11 +72,11 @@ def environment(command: str) -> dict[str, str]:
     """Return the environment in which one of Slurm's commands does what it is told, and no more.
 
     A script that sbatch takes says itself what it wants, and its job is started with nothing of
-    another one.
+    another one. The others write times in UTC: in local time, an hour of autumn is there twice.
     """
     kept = {key: value for key, value in os.environ.items() if not _OPTIONS.match(key)}
     if command != "sbatch":
-        return kept
+        return {**kept, "TZ": "UTC0"}
     return {key: value for key, value in kept.items() if not _OF_JOBS.match(key)}
 
 
@@ -179,9 +180,9 @@ def was_requeued(seconds: float) -> bool:
 
 
 def read_time(text: str) -> float | None:
-    """Return a time as Slurm writes it in seconds since 1970, None for N/A or Unknown."""
+    """Return a time as Slurm writes it (UTC) in seconds since 1970, None for N/A or Unknown."""
     try:
-        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+        return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
         return None
 
@@ -214,10 +215,11 @@ def describe_wait(job: Job) -> str:
     words = _WAITS.get(reason) or _describe_limit(reason) or reason
     if "NotAvail" in reason and ":" in job.reason:  # ReqNodeNotAvail, UnavailableNodes:n[3-4]
         words += f" ({job.reason.rpartition(':')[2]})"
+    start = read_time(job.start)
     # Of one that somebody has to let go, Slurm tells from when on it might have begun.
-    is_expected = job.start and not words.startswith(("held", "never starts"))
-    expected = f"; expected {job.start.replace('T', ' ')[:16]}" if is_expected else ""
-    return f"{words}{expected}"
+    if start is None or words.startswith(("held", "never starts")):
+        return words
+    return f"{words}; expected {time.strftime('%F %H:%M', time.localtime(start))}"
 
 
 def describe_end(job: Job) -> str:
@@ -260,7 +262,9 @@ _WAITS: Mapping[str, str] = {
     "QOSUsageThreshold": "your use of late is above what this QOS admits; it starts as that decays",
 }
 # Slurm's own sentences: "Job's account not permitted to use this partition (gpu allows a,b not c)".
-_NOT_PERMITTED = re.compile(r"Job's (account|QOS) not permitted to use this partition")
+_NOT_PERMITTED = re.compile(
+    r"Job's (account|QOS) not (permitted to|known, so it can't) use this partition"
+)
 # MaxGRESPerAccount is a QOS's, too, though it does not say so.
 _LIMIT = re.compile(
     r"(QOS|Assoc|(?=Max\w+Per(?:User|Account)))(Grp|Max|Min)?([A-Z].*?)?"

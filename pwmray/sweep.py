@@ -20,7 +20,13 @@ from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.driver import notify
 from pwmray.grid import Levels
 from pwmray.levels import check_names, check_planner_acts, check_told_apart, spell_out_level
-from pwmray.sweep_options import check_plan_options, check_scales, choose_scale, sweep_parser
+from pwmray.sweep_options import (
+    check_docstrings,
+    check_plan_options,
+    check_scales,
+    choose_scale,
+    sweep_parser,
+)
 from pwmray.system import quieten_dm_control
 from pwmray.tracking.recording import Mode, choose_mode
 from pwmray.variants import check_kinds
@@ -164,6 +170,7 @@ class Sweep:
             as_text = as_json if chosen.format == "json" else as_table
             print(as_text(planned, chosen.devices))
             return 0
+        check_docstrings()
         mode = choose_mode(chosen.wandb)
         quieten_dm_control()
         data = chosen.data.resolve()

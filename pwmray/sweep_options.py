@@ -1,6 +1,7 @@
 """The options of the commands of a phase: what to run of it, where, at which scale."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,12 @@ def check_plan_options(chosen: argparse.Namespace) -> None:
     for option in ("format", "devices"):
         if not chosen.plan and getattr(chosen, option, None) is not None:
             raise ValueError(f"--{option} is an option of --plan; give both, or neither to run")
+
+
+def check_docstrings() -> None:
+    """Raise ValueError where Python leaves out docstrings: Ray cannot be loaded without its own."""
+    if sys.flags.optimize > 1:
+        raise ValueError("Ray needs docstrings: leave out -OO, or unset PYTHONOPTIMIZE")
 
 
 def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ class FakeWandb:
         self.is_refusing = False  # to take what a run sends
         self.deleted = set()  # ids of runs that it never takes again
         self.stopped = set()  # ids of runs that somebody pressed Stop for
+        self.answer_seconds = 0.0  # that it takes over each question
         self.seconds = {}  # that it takes over what runs send, by their ids
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.fake = self
@@ -41,6 +42,7 @@ class FakeWandb:
 
     def ask(self, operation, variables):
         """Answer a question of GraphQL."""
+        time.sleep(self.answer_seconds)
         if operation == "RunResumeStatus":
             run = self.runs.get((variables["project"], variables["name"]))
             return {"model": {**_named("p"), "entity": _named(ENTITY), "bucket": _resumed(run)}}

@@ -177,6 +177,13 @@ def test_partition_without_a_gpu_and_account_that_it_denies_are_named():
         )
 
 
+def test_qos_that_a_partition_denies_is_named():
+    denied = slurm.read_partitions(PARTITIONS.replace("AllowQos=ALL", "DenyQos=Normal,test"), SINFO)
+    preflight.check_profile(dataclasses.replace(H100, qos="high"), denied, None)
+    with pytest.raises(ValueError, match=r"qos 'normal' may not be used in partition main$"):
+        preflight.check_profile(dataclasses.replace(H100, qos="normal"), denied, None)
+
+
 def test_partition_that_takes_no_jobs_is_refused():
     with pytest.raises(ValueError, match="partition gpu-h200 is DRAIN"):
         check(dataclasses.replace(H200, partition="gpu-h200"), state="DRAIN")
@@ -217,9 +224,11 @@ def test_account_within_one_that_a_partition_admits_is_admitted(account_below_an
     check_account(name)
 
 
-def test_account_within_none_that_a_partition_admits_is_refused(account_below_another):
-    with pytest.raises(ValueError, match="account 'lab2' may not use partition gpu-h200; valid: c"):
-        check_account("lab2")
+@pytest.mark.parametrize("name", ["lab2", "root"])
+def test_account_within_none_that_a_partition_admits_is_refused(account_below_another, name):
+    told = f"account '{name}' may not use partition gpu-h200; valid: chemistry"
+    with pytest.raises(ValueError, match=told):
+        check_account(name)
 
 
 def test_list_of_denied_accounts_is_void_beside_one_of_admitted():

@@ -137,7 +137,7 @@ def test_search_of_which_only_the_default_has_a_price_is_priced_by_operations(tm
     )
 
 
-def test_search_is_priced_at_the_pace_of_its_finished_trials(tmp_path, monkeypatch):
+def test_search_is_priced_at_the_pace_of_its_finished_trials(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of a GPU they would tell nothing
     before = make_plan(tmp_path, of=PRICED)
     done = PRICED.config("tiny", TASK, {"policy.num_substeps": 1})
@@ -146,9 +146,15 @@ def test_search_is_priced_at_the_pace_of_its_finished_trials(tmp_path, monkeypat
         "trial": done.fingerprint, "status": "EVALUATED", "epochs": done.epochs, "device": "cpu",
         "train_seconds": seconds, "evaluation_seconds": 0.0, "config": json.dumps(done.to_dict()),
     }  # fmt: skip
+    other = row | {"trial": "other", "config": json.dumps(done.to_dict() | {"momentum": 0.9})}
+    broken = row | {"trial": "broken", "config": "{"}
+    lost = row | {"trial": "lost", "config": None}
     before.folder.mkdir()
-    results.write_rows(before.folder / "trials.arrow", [row], results.TRIALS)
+    rows = [other, broken, lost, row]
+    results.write_rows(before.folder / "trials.arrow", rows, results.TRIALS)
     assert make_plan(tmp_path, of=PRICED).minutes == pytest.approx(4 * before.minutes)
+    said = f"trial other in {before.folder} cannot be used to price the plan: unknown config key"
+    assert f"{said} 'momentum'\n" in caplog.text
 
 
 def test_plan_tells_how_each_trial_ended_that_was_tried(tmp_path, data):

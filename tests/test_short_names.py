@@ -8,7 +8,7 @@ import pytest
 from analysis.arms import Arm, build_arms
 from analysis.compare import compare_arms
 from analysis.formats.grids import list_grids
-from analysis.load import load_sweep
+from analysis.load import format_value, load_sweep
 from analysis.report import summarize_sweep
 from analysis.short_names import fold, shorten_levels
 from analysis.summarize import main
@@ -91,6 +91,13 @@ def test_long_numbers_are_rounded_as_far_as_they_stay_apart():
     assert labels == ["0.00084970666", "0.0021", "0.00084970667", "-"]
     assert [names.tick("learner.model_lr", level) for level in rates] == labels
     assert names.legend == {}
+
+
+@pytest.mark.parametrize("level", [4, True, None, (64, 64), "none"])
+def test_level_that_says_little_alone_is_told_with_its_factor(level):
+    names = shorten("policy[flow].solver", level, "rk4")
+    assert names.named("policy[flow].solver", "rk4") == "rk4"
+    assert names.named("policy[flow].solver", level) == f"solver {format_value(level)}"
 
 
 def test_a_winner_at_a_rounded_number_is_told_with_what_it_is_a_number_of(tmp_path, capsys):

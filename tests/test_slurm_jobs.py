@@ -156,6 +156,10 @@ def test_accounting_is_read():
             "Job's QOS not permitted to use this partition (onlyqos allows high not normal)",
             "never starts: Job's QOS not permitted to use this partition (onlyqos allows high",
         ),
+        (
+            "Job's account not known, so it can't use this partition (chem allows chem)",
+            "never starts: Job's account not known, so it can't use this partition (chem allows",
+        ),
         ("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "nodes it needs are down, drained or"),
         ("DependencyNeverSatisfied", "never starts: the job it depends on failed; cancel it"),
         ("SomethingNew", "SomethingNew"),
@@ -166,10 +170,19 @@ def test_reason_for_waiting_is_said_in_plain_words(reason, words):
     assert describe_wait(waiting(reason)).startswith(words)
 
 
-def test_wait_names_the_nodes_that_lack_and_when_it_is_expected_to_end():
+@pytest.fixture
+def central_europe(monkeypatch):
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_wait_names_the_nodes_that_lack_and_when_it_is_expected_to_end(central_europe):
     job = waiting("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "2026-11-26T04:10:00")
     assert describe_wait(job) == (
-        "nodes it needs are down, drained or reserved (n[3-4]); expected 2026-11-26 04:10"
+        "nodes it needs are down, drained or reserved (n[3-4]); expected 2026-11-26 05:10"
     )
 
 
@@ -241,13 +254,20 @@ def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name, 
 @pytest.mark.parametrize(
     ("said", "end"),
     [
-        ("2026-11-26T03:40:00", time.mktime((2026, 11, 26, 3, 40, 0, 0, 0, -1))),
+        ("2026-11-26T03:40:00", 1795664400),
         ("N/A", None),
         ("", None),
     ],
 )
 def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "squeue", f"echo '{said}|'")
+    assert ends_at("77", 5.0) == end
+
+
+@pytest.mark.parametrize("end", [1792888200, 1792891800])  # both 02:30, in summer and in winter
+def test_end_in_the_hour_that_autumn_has_twice_is_read(end, central_europe, monkeypatch, tmp_path):
+    says = f"import time; print(time.strftime('%FT%T|', time.localtime({end})))"
+    put_command(tmp_path, monkeypatch, "squeue", f'{sys.executable} -c "{says}"')
     assert ends_at("77", 5.0) == end
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pwmray import (
     registry,
     results,
     room,
+    sweep_options,
     tables,
 )
 from pwmray.build import count_parameters
@@ -32,7 +34,8 @@ from pwmray.outdated import describe_other_code
 from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
-from tests import tiny_pretrained
+from pwmray.system import user_name
+from tests import tiny_pretrained, tiny_search
 from tests.planned_sweeps import PHASE6, cell, folder_of, run, stand_at
 from tests.tiny import SCALES, sweep
 
@@ -354,6 +357,17 @@ def test_option_of_the_plan_without_it_runs_nothing(option, tmp_path, capsys):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("experiment", [sweep, tiny_search.search])
+def test_python_without_docstrings_runs_nothing(experiment, tmp_path, capsys, monkeypatch):
+    flags = SimpleNamespace(flags=SimpleNamespace(optimize=2))
+    monkeypatch.setattr(sweep_options, "sys", flags)
+    said = "error: Ray needs docstrings: leave out -OO, or unset PYTHONOPTIMIZE"
+    places = ("--scale", "tiny", "--results", tmp_path / "results")
+    assert run(capsys, *places, of=experiment) == (2, "", [said])
+    assert not (tmp_path / "results").exists()
+    assert run(capsys, *places, "--plan", of=experiment)[0] == 0
+
+
 def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):
     first, second, *_, last = sweep.trials("tiny")
     path = collected_path(first.task, first.data, tmp_path / "data")
@@ -573,7 +587,10 @@ def test_part_of_the_results_that_is_another_users_is_refused(tmp_path, monkeypa
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
     (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / name)  # root may do all
-    with pytest.raises(ValueError, match=f"cannot write results .*/{name} is not yours to write"):
+    monkeypatch.setattr(os, "geteuid", lambda: 1_234_567)
+    whose = f"{user_name(tmp_path.stat().st_uid)}'s$"
+    told = f"cannot write results .*/{name} is not yours to write to, but {whose}"
+    with pytest.raises(ValueError, match=told):
         plan.check_disk(made)
 
 

@@ -283,6 +283,16 @@ def test_run_that_the_server_is_slow_with_holds_up_no_other(server, tmp_path):
     assert server.epochs(PROJECT, late.name) == [2, 4]
 
 
+def test_server_that_does_not_answer_in_time_is_told_without_advice_that_nobody_can_take(
+    server, tmp_path
+):
+    leave_trial(tmp_path)
+    server.answer_seconds = 8.0  # a run takes two answers
+    told = sync(tmp_path).stderr.splitlines()[-1]
+    assert told.startswith("error: W&B: 1 run written, 0 sent; nothing is sent: ")
+    assert told.endswith("context deadline exceeded")
+
+
 def test_sync_says_where_the_server_has_other_rows(server, tmp_path):
     folder = leave_trial(tmp_path, return_mean=None)
     sync(tmp_path)

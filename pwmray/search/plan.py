@@ -183,11 +183,17 @@ class SearchPlan:
 def _read_finished(folder: Path) -> list[TrialConfig]:
     """Return the trials that came to their end, none where the table is not there or not ours."""
     try:
-        rows = read_table(folder / "trials.arrow", columns=("status", "config")).to_pylist()
-        done = [row["config"] for row in rows if row["status"] == registry.Status.EVALUATED]
-        return [TrialConfig.from_dict(json.loads(config)) for config in done]
+        rows = read_table(folder / "trials.arrow", columns=("trial", "status", "config"))
     except (ValueError, OSError):
         return []
+    found = []
+    for row in rows.to_pylist():
+        if row["status"] == registry.Status.EVALUATED:
+            try:
+                found.append(TrialConfig.from_dict(json.loads(row["config"])))
+            except (AttributeError, TypeError, ValueError) as error:  # edited, or another version's
+                prices.pass_over(folder, row, error)
+    return found
 
 
 def _read(folder: Path) -> Record:

@@ -16,6 +16,7 @@ from pwmray.sweep_options import (
     add_cluster_options,
     add_place_options,
     add_plan_options,
+    check_docstrings,
     check_plan_options,
     check_scales,
     choose_scale,
@@ -137,6 +138,7 @@ class Search:
         if chosen.plan:
             print(as_json(plan) if chosen.format == "json" else as_table(plan))
             return 0
+        check_docstrings()
         mode = choose_mode(chosen.wandb)
         quieten_dm_control()
         from pwmray.search import run as search_run

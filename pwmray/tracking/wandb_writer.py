@@ -36,6 +36,7 @@ _SENT = "sent-"  # prefix of the folders in which wandb keeps a run until it is 
 _CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
 _NOT_SENT = "error while uploading"
 _DELETED = "previously created and deleted"  # W&B never takes a run of that id again
+_ADVICE = "Consider increasing the init_timeout"  # of ours, which nobody can
 _DEAD = "W&B's service died"
 _DIED = ("ConnectionResetError", "BrokenPipeError", "MailboxClosedError", "HandleAbandonedError")
 # Variables WANDB_* that a person's shell, notebook or agent may have set for another run.
@@ -134,7 +135,7 @@ class Writer:
             if isinstance(error, wandb.errors.UsageError):
                 raise PermissionError(str(error)) from error
             if isinstance(error, wandb.errors.CommError):
-                raise ConnectionError(str(error)) from error
+                raise ConnectionError(str(error).partition(_ADVICE)[0].strip()) from error
             raise ValueError(str(error)) from error
         return Stream(opened, scratch, self._overheard)
 
