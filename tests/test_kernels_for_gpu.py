@@ -105,6 +105,9 @@ for kind in KINDS:
     shift[...] = torch.linspace(-85, 100, 24)[torch.arange(24) * 7 % 24]
     exact = KINDS[kind](x, 0 * scale, shift.double())
     assert_close(norms.norm(kind, x, bias, 0 * scale, shift).double(), exact, rtol=1e-5, atol=1e-34)
+x[0, 1, 3] = 100.0
+for kind in (norms.MISH_NORM, norms.NORM_MISH):
+    check_norm(kind, [x, bias, scale, shift], torch.float32)
 x, *affine = draw(shape)
 _, weight, offset, target = draw(shape)
 weight, offset, target = weight.mT.contiguous(), offset[..., :1].contiguous(), x[0, :, 0].sin()
