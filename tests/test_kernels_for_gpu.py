@@ -81,7 +81,7 @@ def test_updates_by_kernels_for_a_gpu_are_the_plain_ones(variant):
     assert float(interpret(PROGRAM, variant)) < 1e-5
 
 
-# The norms, and a fit of their values, by programs of several turns whose rows and columns are not
+# The norms, values and their fit, by programs of several turns whose rows and columns are not
 # all there. A row with what is not finite, or whose squares overflow, becomes that; large entries
 # are exact.
 NORMS = """
@@ -108,14 +108,20 @@ for kind in KINDS:
 x[0, 1, 3] = 100.0
 for kind in (norms.MISH_NORM, norms.NORM_MISH):
     check_norm(kind, [x, bias, scale, shift], torch.float32)
+    check_norm(kind, [1e-3 * x, 0 * bias, scale, shift], torch.float32)  # epsilon counts
 x, *affine = draw(shape)
 _, weight, offset, target = draw(shape)
 weight, offset, target = weight.mT.contiguous(), offset[..., :1].contiguous(), x[0, :, 0].sin()
 given = [t.requires_grad_() for t in (x, *affine, weight, offset)]
 values = KINDS[norms.MISH_NORM](x + affine[0], *affine[1:]) @ weight + offset
 errors = (values.squeeze(-1) - target).square().mean(1)
-expected = [errors, *torch.autograd.grad(errors.mean(), given)]
+expected = [errors, *torch.autograd.grad(errors.mean(), given, retain_graph=True)]
+(along,) = torch.autograd.grad(values, x, target.expand(3, 10).unsqueeze(-1))
 with torch.no_grad():
+    found, moments = norms.value_forward(x, tuple(affine), weight, offset)
+    assert_close(found, values.squeeze(-1), rtol=1e-4, atol=1e-4)
+    found = norms.value_backward(target.repeat(3, 1), x, tuple(affine), weight, moments)
+    assert_close(found, along, rtol=1e-4, atol=1e-5)
     parts = norms.value_fit(x, tuple(affine), weight, offset, target)
     assert len(parts) == 2
     errors, *found = norms.as_fit(norms.add_up([parts])[0], tuple(affine), weight, offset)
