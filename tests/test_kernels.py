@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from pwmray.algorithm import clipped_step
@@ -19,14 +20,20 @@ from pwmray.models.layers import NormedLinear
 from tests import small_disk
 from tests.plain_norms import KINDS, ROUNDING, check_norm, draw, gradients, layer_norm
 
-UNITS = [(12,), (16, 24), (24, 16, 8), (400, 200)]  # the last by several threads
-SHAPES = [(3, 5, 24), (2, 700, 40), (1, 20, 1096)]  # the latter two by several threads
+UNITS = [(12,), (16, 24), (24, 16, 8), (400, 200)]  # the last by two threads
+SHAPES = [(3, 5, 24), (1, 700, 40), (1, 20, 1096)]  # the latter two by two threads
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Give two threads to the kernels alone: torch's own would wait for each other."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_norm_and_its_gradients_are_those_of_torch(kind, shape, dtype):
+def test_norm_and_its_gradients_are_those_of_torch(kind, shape, dtype, two_threads):
     check_norm(kind, draw(shape, dtype), dtype)
 
 
@@ -75,6 +82,40 @@ def test_mish_of_what_is_far_below_is_zero_and_so_is_its_slope(value):
     assert gx[0, 0, 3] == 0
 
 
+def put_through(kind, values, dtype=torch.float32):
+    """Return what a norm of x makes of values [N, U] behind it: what x adds to them is 0 times."""
+    x, *_ = draw((1, *values.shape), dtype)
+    x, (bias, scale) = x.transpose(0, 1), torch.zeros(2, len(values), 1, values.shape[1])
+    given = (x.contiguous(), bias, scale, values.unsqueeze(1))
+    y, gradients_of = gradients(lambda *given: norms.norm(kind, *given), given)
+    return y.squeeze(1), gradients_of[-1].squeeze(1)
+
+
+def test_mish_and_its_slope_are_exact_from_small_values_to_large_ones():
+    values = torch.cat([torch.linspace(-80, 100, 2388), 10.0 ** torch.arange(-4, 8)]).view(100, 24)
+    found = put_through(norms.NORM_MISH, values)
+    expected = gradients(F.mish, [values.double().unsqueeze(1)])
+    assert_close(found[0], expected[0].squeeze(1), rtol=1e-6, atol=0, check_dtype=False)
+    slope = expected[1][0].squeeze(1)
+    assert_close(found[1], slope, rtol=0, atol=1e-6, check_dtype=False)
+
+
+def test_small_shares_of_a_simplex_are_exact_and_those_far_below_are_none():
+    draws = torch.Generator().manual_seed(0)
+    values = -75 * torch.rand(100, 3, 8, generator=draws)
+    values[..., 0], values[::2, :, 1], values[::2, :, 2] = 0, -200, -1e10
+    found, _ = put_through(norms.NORM_SIMPLEX, values.flatten(1))
+    exact = values.double().softmax(-1).flatten(1)
+    assert_close(found, exact, rtol=1e-6, atol=1e-34, check_dtype=False)
+
+
+def test_what_is_stored_in_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
+    halfway = torch.tensor([0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7F8000, 0x7F7F7FFF])
+    values = torch.cat([halfway.int().view(torch.float32), torch.linspace(-3, 3, 18)]).expand(4, 24)
+    found, _ = put_through(norms.MISH_NORM, values.contiguous(), torch.bfloat16)
+    assert_close(found, values.bfloat16(), rtol=0, atol=0)
+
+
 def test_parameter_that_is_not_finite_shows_in_the_latents():
     x, bias, scale, shift = draw((1, 2, 16))
     scale[0, 0, 3] = float("nan")
@@ -96,23 +137,23 @@ def make_critics(units):
 
 def latents_and_targets():
     draws = torch.Generator().manual_seed(1)
-    return torch.randn(50, 10, generator=draws), torch.randn(50, generator=draws)
+    return torch.randn(150, 10, generator=draws), torch.randn(150, generator=draws)
 
 
 @pytest.mark.parametrize("units", UNITS)
-def test_values_and_the_gradient_of_latents_are_those_of_torch(units):
+def test_values_and_the_gradient_of_latents_are_those_of_torch(units, two_threads):
     z, _ = latents_and_targets()
     found = []
     for critics in make_critics(units):
         leaf = z.clone().requires_grad_()
         values = critics.requires_grad_(False)(leaf)
-        (values * torch.linspace(-1, 1, 150).view(3, 50)).sum().backward()
+        (values * torch.linspace(-1, 1, 450).view(3, 150)).sum().backward()
         found.append((values, leaf.grad))
     assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("units", UNITS)
-def test_error_and_its_gradients_are_those_of_torch(units):
+def test_error_and_its_gradients_are_those_of_torch(units, two_threads):
     ours, plain = make_critics(units)
     found, expected = (c.differentiate_error(*latents_and_targets()) for c in (ours, plain))
     assert_close(found, expected)
@@ -168,7 +209,7 @@ def make_steppers():
     return mine, ours, torch.optim.Adam(theirs, 1e-2, (0.7, 0.95), fused=True), theirs
 
 
-def test_clipped_step_of_adam_is_that_of_torch():
+def test_clipped_step_of_adam_is_that_of_torch(two_threads):
     mine, ours, reference, theirs = make_steppers()
     draws = torch.Generator().manual_seed(0)
     for i in range(10):
@@ -185,6 +226,20 @@ def test_clipped_step_of_adam_is_that_of_torch():
     for a, b in zip(found, expected, strict=True):
         assert_close(a, b, rtol=1e-4, atol=1e-7)
     assert (ours[0] - 1).abs().max() > 1e-2
+
+
+def test_gradients_as_small_as_the_epsilon_of_clipping_are_clipped_as_by_torch():
+    mine, ours, *_ = make_steppers()
+    for _ in range(2):  # torch takes the first
+        for p in ours:
+            p.grad = torch.full_like(p, 1e-9)
+        expected = [p.grad.clone() for p in ours]
+        clip_and_step(mine, 1e-7)
+    for p, g in zip(ours, expected, strict=True):
+        p.grad = g
+    torch.nn.utils.clip_grad_norm_(ours, 1e-7)
+    for p in ours:
+        assert_close(mine.state[p]["exp_avg"], (1 - 0.7**2) * p.grad, rtol=1e-3, atol=0)
 
 
 def test_parameter_without_a_gradient_is_left_where_it_is_and_the_others_step():

@@ -43,23 +43,35 @@ print(step_difference(ours, plain, before))
 """
 
 
-# A step that leaves copies of two weights behind, and one that leaves none.
+# Steps that leave copies of three weights behind, and those of torch. The first gradients are as
+# small as the epsilon of clipping; the programs that add up squares have two turns.
 STEP = """
 import torch
+from torch.testing import assert_close
 from pwmray.kernels import adam, adam_gpu
 draws = torch.Generator().manual_seed(0)
-make = lambda: tuple(torch.rand(size, generator=draws) for size in [(3, 70, 11), (5,), (1025,)])
-tensors = adam.Tensors(make(), make(), make(), make(), tuple(torch.ones(()) for _ in range(3)))
+parts = [torch.rand(size, generator=draws) for size in [(3, 70, 11), (5,), (1025,), (530_000,)]]
+theirs = [torch.nn.Parameter(p.clone()) for p in parts]
+reference = torch.optim.Adam(theirs, 1e-2, (0.7, 0.95))
+zeros = lambda: tuple(torch.zeros_like(p) for p in parts)
+steps = tuple(torch.zeros(()) for _ in parts)
+tensors = adam.Tensors(tuple(parts), zeros(), zeros(), zeros(), steps)
 group = {"lr": torch.tensor(1e-2), "betas": (0.7, 0.95), "eps": 1e-8}
-copies = [torch.empty_like(p, dtype=torch.bfloat16) for p in tensors.parameters]
+copies = [torch.empty_like(p, dtype=torch.bfloat16) for p in parts]
 copies[1] = None
-again = adam.Tensors(*(tuple(t.clone() for t in part) for part in tensors))
-adam_gpu.step(tensors, copies, group, 1.0)
-adam_gpu.step(again, [None] * 3, group, 1.0)
-for p, q, copied in zip(tensors.parameters, again.parameters, copies):
-    assert p.equal(q)
-    # A GPU rounds to the nearest; the interpreter cuts off.
-    assert copied is None or ((copied.float() - p).abs() <= p.abs() / 128).all()
+for size, clip in [(1e-9, 1e-7), (1.0, 1.0)]:
+    for g, p in zip(tensors.gradients, theirs):
+        p.grad = g.copy_(size * torch.randn(g.shape, generator=draws)).clone()
+    norm = adam_gpu.step(tensors, copies, group, clip)
+    assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, clip), rtol=1e-4, atol=0)
+    reference.step()
+    for i, p in enumerate(theirs):
+        assert_close(parts[i], p.detach(), rtol=0, atol=1e-6)
+        for part, name in zip(tensors[2:], adam.MOMENTS):
+            exact = reference.state[p][name]
+            assert_close(part[i], exact, rtol=0, atol=1e-4 * exact.abs().max().item())
+        # A GPU rounds to the nearest; the interpreter cuts off.
+        assert copies[i] is None or ((copies[i].float() - p).abs() <= p.abs() / 128 + 1e-6).all()
 """
 
 
@@ -69,7 +81,80 @@ def test_updates_by_kernels_for_a_gpu_are_the_plain_ones(variant):
     assert float(interpret(PROGRAM, variant)) < 1e-5
 
 
-# A step of a flow world model with each integrator, and its gradients: trained, then frozen.
+# The norms, values and their fit, by programs of several turns whose rows and columns are not
+# all there. A row with what is not finite, or whose squares overflow, becomes that; large entries
+# are exact.
+NORMS = """
+import torch
+torch.Tensor.is_cuda = property(lambda self: True)
+from torch.testing import assert_close
+from pwmray.kernels import norms, norms_gpu
+from tests.plain_norms import KINDS, ROUNDING, check_norm, draw, gradients
+norms_gpu._plan = lambda width: (4, 1, 6)
+shape, second = (3, 10, 24), torch.arange(10) == 1
+for kind in KINDS:
+    for dtype in ROUNDING:
+        check_norm(kind, draw(shape, dtype), dtype)
+    for value in (float("nan"), float("inf"), 1e25):
+        x, *affine = draw((1, 10, 24))
+        x[0, 1, 3] = value
+        y, (gx, *_) = gradients(lambda *given: norms.norm(kind, *given), [x, *affine])
+        for found in (y, gx):
+            assert not found[0, second].isfinite().any() and found[0, ~second].isfinite().all()
+    x, bias, scale, shift = draw((1, 10, 24))
+    shift[...] = torch.linspace(-85, 100, 24)[torch.arange(24) * 7 % 24]
+    exact = KINDS[kind](x, 0 * scale, shift.double())
+    assert_close(norms.norm(kind, x, bias, 0 * scale, shift).double(), exact, rtol=1e-5, atol=1e-34)
+x[0, 1, 3] = 100.0
+for kind in (norms.MISH_NORM, norms.NORM_MISH):
+    check_norm(kind, [x, bias, scale, shift], torch.float32)
+    check_norm(kind, [1e-3 * x, 0 * bias, scale, shift], torch.float32)  # epsilon counts
+x, *affine = draw(shape)
+_, weight, offset, target = draw(shape)
+weight, offset, target = weight.mT.contiguous(), offset[..., :1].contiguous(), x[0, :, 0].sin()
+given = [t.requires_grad_() for t in (x, *affine, weight, offset)]
+values = KINDS[norms.MISH_NORM](x + affine[0], *affine[1:]) @ weight + offset
+errors = (values.squeeze(-1) - target).square().mean(1)
+expected = [errors, *torch.autograd.grad(errors.mean(), given, retain_graph=True)]
+(along,) = torch.autograd.grad(values, x, target.expand(3, 10).unsqueeze(-1))
+with torch.no_grad():
+    found, moments = norms.value_forward(x, tuple(affine), weight, offset)
+    assert_close(found, values.squeeze(-1), rtol=1e-4, atol=1e-4)
+    found = norms.value_backward(target.repeat(3, 1), x, tuple(affine), weight, moments)
+    assert_close(found, along, rtol=1e-4, atol=1e-5)
+    parts = norms.value_fit(x, tuple(affine), weight, offset, target)
+    assert len(parts) == 2
+    errors, *found = norms.as_fit(norms.add_up([parts])[0], tuple(affine), weight, offset)
+for one, other in zip([errors, x, *found], expected, strict=True):
+    assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+"""
+
+
+# Sums of few rows, of more than a turn takes and of many, some added to a total; and rows made
+# wider, narrower and more.
+ROWS = """
+import torch
+from torch.testing import assert_close
+from pwmray.kernels import rows_gpu
+draws = torch.Generator().manual_seed(0)
+for nums in [(1, 70, 300), (3, 1100)]:
+    parts = [torch.rand(num, 3, 17, generator=draws) for num in nums]
+    for found, part in zip(rows_gpu.add_all(parts), parts, strict=True):
+        assert_close(found, part.sum(0))
+    total = torch.rand(3, 17, generator=draws)
+    expected = total + parts[-1].sum(0)
+    assert_close(rows_gpu.add_rows(parts[-1], total), expected)
+    assert_close(total, expected)
+x = torch.rand(40, 31, generator=draws)
+for shape in [(40, 31), (48, 40), (5, 40), (64, 24)]:
+    exact, (num, width) = torch.zeros(shape), (min(a, b) for a, b in zip(x.shape, shape))
+    exact[:num, :width] = x[:num, :width]
+    assert rows_gpu.copy_rows(x, shape, torch.float32).equal(exact)
+"""
+
+
+# A step of a flow world model with each integrator, and its gradients: trained with an embedding of
+# each row's own, then frozen with one of all. The last integrator does not begin at time 0.
 FLOW = """
 import copy, sys
 import torch
@@ -77,7 +162,9 @@ torch.Tensor.is_cuda = property(lambda self: True)
 torch.Tensor.is_cpu = property(lambda self: False)
 from torch.testing import assert_close
 from pwmray.algorithm.compiling import compile_networks
+from pwmray.models import ode
 from tests.learners import UNEVEN, make_learner
+ode.INTEGRATORS["late"] = lambda velocity, x, tau, dt: x + dt * velocity(x, tau + dt / 2)
 settings = {**UNEVEN, "world_model[flow].integrator": sys.argv[1]}
 plain = make_learner("fullflow", **settings).world_model
 draws = torch.Generator().manual_seed(0)
@@ -85,9 +172,9 @@ torch.nn.init.normal_(plain.velocity_head.weight, std=0.1, generator=draws)
 ours = copy.deepcopy(plain)
 compile_networks(ours, [])
 z = torch.rand(5, plain.latent_dim, generator=draws)
-e = torch.rand(1, plain.config.task_dim, generator=draws)
 a = torch.rand(2, 5, 6, generator=draws)
-for is_trained in (True, False):
+for is_trained, num_embeddings in ((True, 5), (False, 1)):
+    e = torch.rand(num_embeddings, plain.config.task_dim, generator=draws)
     found = []
     for model in (ours, plain):
         model.requires_grad_(is_trained)
@@ -151,6 +238,7 @@ draws = torch.Generator().manual_seed(0)
 r = 0.9 * torch.randn(3, 41, 1, generator=draws)
 r[0, :4, 0] = torch.tensor([0.0, 1e3, -1e3, -1e-4])
 logits = 3 * torch.randn(3, 41, 7, generator=draws)
+logits[1, 5:9] *= 100  # beyond what e^x can be
 z, target = (torch.rand(3, 41, 24, generator=draws) for _ in range(2))
 plain = lambda z, target: F.mse_loss(z, target, reduction="none").mean(-1)
 for ours, theirs, x, given in [
@@ -169,7 +257,8 @@ assert losses.square_error(z, target).isnan().sum() == 1
 """
 
 
-# Actions of both kinds of policies, of tasks with fewer than there are, noise at its floor.
+# Actions of both kinds of policies, of tasks with fewer than there are, noise at its floor; by an
+# integrator of one's own that does not begin at time 0, too.
 ACT = """
 import copy
 import torch
@@ -180,6 +269,7 @@ from pwmray.algorithm.compiling import compile_networks
 from pwmray.models import ode
 from tests.learners import UNEVEN, make_learner
 draws = torch.Generator().manual_seed(0)
+ode.INTEGRATORS["late"] = lambda velocity, x, tau, dt: x + dt * velocity(x, tau + dt / 2)
 integrators = [{"policy[flow].integrator": name} for name in ode.INTEGRATORS]
 for variant, kind in [("baseline", {}), *(("fullflow", kind) for kind in integrators)]:
     learner = make_learner(variant, **UNEVEN, **kind)
@@ -191,6 +281,7 @@ for variant, kind in [("baseline", {}), *(("fullflow", kind) for kind in integra
     compile_networks(ours, [])
     z = torch.rand(3, 15, learner.world_model.latent_dim, generator=draws)
     noise = torch.randn(3, 15, 6, generator=draws)
+    noise[0, :2] *= 1000  # far beyond what tanh tells from 1
     mask = (torch.arange(6) < 4).float()
     with torch.no_grad():
         found, expected = ours(z, noise, mask), plain(z, noise, mask)
@@ -263,7 +354,7 @@ def test_actions_for_a_gpu_are_those_of_the_policy():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("integrator", ode.INTEGRATORS)
+@pytest.mark.parametrize("integrator", [*ode.INTEGRATORS, "late"])
 def test_flow_for_a_gpu_is_the_one_call_by_call(integrator):
     interpret(FLOW, integrator)
 
@@ -274,12 +365,22 @@ def test_steps_of_a_world_model_for_a_gpu_are_those_one_by_one():
 
 
 @pytest.mark.slow
+def test_norms_for_a_gpu_are_those_of_torch():
+    interpret(NORMS)
+
+
+@pytest.mark.slow
+def test_sums_and_copies_of_rows_for_a_gpu_are_those_of_torch():
+    interpret(ROWS)
+
+
+@pytest.mark.slow
 def test_losses_for_a_gpu_are_those_of_torch():
     interpret(LOSSES)
 
 
 @pytest.mark.slow
-def test_step_for_a_gpu_keeps_copies_of_weights():
+def test_steps_for_a_gpu_are_those_of_torch_and_keep_copies_of_weights():
     interpret(STEP)
 
 

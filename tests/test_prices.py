@@ -13,7 +13,7 @@ from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.config import PretrainingConfig
-from pwmray.registry import Status
+from pwmray.registry import Record, Status
 from pwmray.room import size_text
 from search_spaces import SCALES as REAL_SCALES
 from tests.model_inputs import stream, windows
@@ -140,6 +140,14 @@ def test_trials_of_the_same_share_of_a_gpu_price_those_of_it():
     assert prices.price([config], measured, PAPER)[0].minutes_per_epoch == 5.0
 
 
+def test_record_tells_with_which_share_of_a_gpu_its_trial_took_its_time(tmp_path):
+    config = make_config(variant="baseline", **{"runtime.gpu_fraction": 0.25})
+    known = {"train_seconds": 600.0, "evaluation_seconds": 300.0, "device": "NVIDIA H100"}
+    record = Record([{"status": "EVALUATED", "config": config.to_dict(), **known}])
+    (rates,) = prices.measure(tmp_path, [(config, record)]).values()
+    assert rates == [prices.Rate("NVIDIA H100", 0.25, pytest.approx(15 / config.epochs))]
+
+
 def test_gpu_hours_of_a_plan_are_no_fewer_where_trials_share_a_gpu(tmp_path, capsys):
     options = ["--plan", "--format", "json", "--results", tmp_path, "--scale", "paper"]
     alone = json.loads(run(capsys, *options, of=PHASE6)[1])["device_hours"]
@@ -229,6 +237,15 @@ def test_earlier_runs_price_trials_of_their_settings(settings, minutes):
     (found,) = prices.price([config], {}, PAPER)
     assert found.source == prices.EARLIER
     assert found.minutes_per_epoch * config.epochs == pytest.approx(minutes, abs=0.05)
+
+
+def test_trial_is_priced_by_its_operations_beside_the_trial_that_is_most_like_it():
+    unlike, like, asked = (make_config(variant=v) for v in ("flowwm", "fullflow", "flowpolicy"))
+    keys = [prices.cost_key(config.to_dict()) for config in (unlike, like)]
+    measured = {key: [prices.Rate("cpu", 1, rate)] for key, rate in zip(keys, (7, 1), strict=True)}
+    *_, found = prices.price([unlike, like, asked], measured, {})
+    ratio = count_update_flops(asked).total / count_update_flops(like).total
+    assert found == prices.Price(pytest.approx(ratio), prices.OPERATIONS)
 
 
 def test_settings_without_a_price_are_priced_by_their_operations():

@@ -50,10 +50,21 @@ def seconds_left(progress):
 
 def test_trials_that_were_all_stopped_wait_and_are_not_taken_over(started, capsys):
     progress, names = started
+    capsys.readouterr()
     progress.pause()
     progress.queue(names[0], None)
     assert "0 running, 0 failed, 4 waiting of 4" in progress.line()
-    assert "taken over" not in capsys.readouterr().err
+    assert capsys.readouterr().out == ""
+
+
+def test_trials_that_run_again_are_told_with_what_they_failed_of_or_as_taken_over(started, capsys):
+    progress, names = started
+    capsys.readouterr()
+    progress.queue(names[0], "lack of memory")
+    progress.queue(names[1], None)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("again ") and ", after lack of memory; tiny: " in first
+    assert second.startswith("taken over ") and ", after" not in second
 
 
 def test_time_left_is_unknown_before_the_first_row(started):
@@ -61,22 +72,35 @@ def test_time_left_is_unknown_before_the_first_row(started):
     assert progress.line().endswith("time left: not known yet")
 
 
+def test_end_of_a_trial_in_another_process_is_told_once(started, capsys):
+    progress, names = started
+    for _ in range(2):
+        progress.settle(names[2], Record([{"status": "EVALUATED"}]))
+        progress.settle(names[3], Record([{"status": "FAILED"}]))
+    assert "1 done, 2 running, 1 failed, 0 waiting of 4" in progress.line()
+    told = [line for line in capsys.readouterr().out.splitlines() if "another process" in line]
+    assert [line.split()[0] for line in told] == ["done", "failed"]
+
+
 def test_best_return_is_also_that_of_trials_done_before(tmp_path):
-    done, left = sweep.trials("longer")[:2]
-    folder = registry.trial_folder(tmp_path, done.fingerprint)
-    registry.record(folder, Status.PENDING, config=done.to_dict())
-    for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
-        registry.record(folder, status)
+    done, unmeasured, left = sweep.trials("longer")[:3]
+    for trial in (done, unmeasured):
+        folder = registry.trial_folder(tmp_path, trial.fingerprint)
+        registry.record(folder, Status.PENDING, config=trial.to_dict())
+        for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+            registry.record(folder, status)
     empty = dict.fromkeys(results.CURVE.names)
+    points = [(done, 2, 10.0), (done, 4, 70.0), (done, 6, 30.0), (unmeasured, 2, None)]
     rows = [
-        {**empty, "trial": done.fingerprint, "epoch": epoch, "return_mean": value}
-        for epoch, value in ((2, 10.0), (4, 70.0), (6, 30.0))
+        {**empty, "trial": trial.fingerprint, "epoch": epoch, "return_mean": value}
+        for trial, epoch, value in points
     ]
     table = pa.Table.from_pylist(rows, schema=results.CURVE)
     (tmp_path / "tiny").mkdir()
     results.write_table(tmp_path / "tiny" / "curves.arrow", table)
-    progress = SweepProgress(plan.make(sweep, "longer", [done, left], tmp_path), Notices("", None))
-    assert f"1 done, 0 running, 0 failed, 1 waiting of 2; best return: {done.variant} 70; " in (
+    planned = plan.make(sweep, "longer", [done, unmeasured, left], tmp_path)
+    progress = SweepProgress(planned, Notices("", None))
+    assert f"2 done, 0 running, 0 failed, 1 waiting of 3; best return: {done.variant} 70; " in (
         progress.line()
     )
 

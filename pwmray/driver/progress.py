@@ -321,7 +321,7 @@ class SweepProgress:
         rows = max(sums.minutes - sums.minutes_done, 0.0)
         seconds = (rows * pace + num_open * final) / num_places
         if num_open and seconds < sums.longest * pace + final:  # towards the end one may decide
-            left = (t.minutes * (1 - t.share_done) for t in self._trials.values() if not t.is_over)
+            left = (t.minutes * (1 - t.share_done) for t in self._trials.values())
             seconds = max(seconds, max(left) * pace + final)
         if num_open and not seconds:  # no final evaluation has ended yet
             return _UNKNOWN

@@ -99,7 +99,7 @@ def _move(
         if FACTORS[i] != 0.0:
             x += FACTORS[i] * tl.load(v_at + i * num_rows * num_a + at, inside, 0.0)
     if IS_LAST:
-        tl.store(x_at + at, _tanh(x * mask), inside)
+        tl.store(x_at + at, _tanh(x), inside)
     else:
         tl.store(v_at + CALL * num_rows * num_a + at, v, inside)
         place = x_at + row * width + first
