@@ -9,6 +9,8 @@ from pwmray import cli
 from pwmray.agent import load_agent
 from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.store import open_store
+from pwmray.envs import vector
+from pwmray.envs.vector import make_vector
 from pwmray.tasks import EPISODE_STEPS
 from tests.made_trials import write_checkpoint
 
@@ -56,6 +58,18 @@ def test_policy_collects_ten_episodes_a_pass_whatever_evaluations_do(checkpoint,
     monkeypatch.setattr(agent.learner, "act", lambda obs: passes.append(len(obs)) or act(obs))
     assert agent.act_for(12)(np.zeros((12, 3), np.float32)).shape[0] == 12
     assert passes == [10, 10]
+
+
+def test_collecting_steps_the_simulations_on_all_cores(tmp_path, monkeypatch):
+    def make(task, num_envs, num_threads):
+        threads.append(num_threads)
+        return make_vector(task, num_envs, num_threads)
+
+    threads = []
+    monkeypatch.setattr(vector, "make_vector", make)
+    monkeypatch.setattr("pwmray.commands.collect.num_cores", lambda: 3)
+    assert collect(tmp_path, "hopper-stand", "--episodes", "1") == 0
+    assert threads == [3]
 
 
 def test_behaviour_named_twice_has_twice_the_episodes(tmp_path):

@@ -88,6 +88,33 @@ def test_progress_of_collections_one_after_another_is_that_of_all(tmp_path):
     assert set(totals) == {2 * 4 * 500}
 
 
+def test_progress_counts_a_step_as_long_as_its_simulation_takes(tmp_path):
+    said = []
+    plain = CollectionRecipe(num_episodes=1)
+    wanted = [("walker-stand", plain), ("pendulum-spin", plain)]
+    make_data(wanted, tmp_path, lambda *step: said.append(step))
+    steps = [(done, total) for _, done, total in said if total]
+    assert (1000 * 10 // 11, 1000) in steps  # walker's end: 10 substeps a step beside pendulum's 1
+    assert steps[-1] == (1000, 1000)
+
+
+def test_a_collection_alone_steps_on_all_cores_and_those_side_by_side_on_one_each(
+    tmp_path, monkeypatch
+):
+    def make(task, num_envs, num_threads):
+        threads.append(num_threads)
+        return make_vector(task, num_envs, num_threads)
+
+    threads = []
+    monkeypatch.setattr(data_making, "make_vector", make)
+    monkeypatch.setattr(data_making.system, "num_cores", lambda: 3)
+    monkeypatch.setattr(data_making, "_shared", data_making._Shared([0], threading.Event()))
+    plain = CollectionRecipe(num_episodes=1)
+    make_data([("hopper-stand", plain)], tmp_path, lambda *_: None)
+    data_making._make_here(0, "pendulum-spin", plain, tmp_path)
+    assert threads == [3, 1]
+
+
 def test_one_that_fails_ends_the_others(tmp_path):
     said = []
     wanted = [("pendulum-spin", ENDLESS), ("pendulum-spin", FAILING)]

@@ -291,7 +291,10 @@ def test_info_describes_all_data_of_a_folder_what_was_imported_first(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"dataset      {tmp_path / 'mt30'}"
     assert lines[-2] == f"collected    {tmp_path / 'collected'}"
-    assert lines[-1].split() == [path.name, f"{path.stat().st_size / 1e6:.1f}", "MB"]
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    assert lines[-1].split() == [path.name, *size.split()]
+    assert cli.main(["data", "info", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"file         {path} ({size})"
 
 
 def test_info_on_a_task_without_data_says_what_makes_it(tmp_path, capsys):

@@ -11,7 +11,7 @@ from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.collect import Episodes
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.recipe import CollectionRecipe
-from pwmray.system import quieten_dm_control
+from pwmray.system import num_cores, quieten_dm_control
 from pwmray.tasks import find_task
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
@@ -74,15 +74,14 @@ def _collect(chosen: argparse.Namespace) -> None:
         find_task(task)
     _recipe(chosen, "of a file not read yet")  # checks the options before a file is read
     agents = [_load_agent(chosen.checkpoint, task) for task in chosen.tasks]
+    make = functools.partial(make_vector, num_threads=num_cores())
     for task, agent in zip(chosen.tasks, agents, strict=True):
         recipe = _recipe(chosen, agent.digest if agent else "")
         make_policy = agent.act_for if agent else None
         collect = functools.partial(_choose_collect(recipe), make_policy=make_policy)
         who = f"the actions of {agent.path}" if agent else "the collected actions"
         with show_progress(task) as progress, failures_in_one_line(who):
-            path = ensure_data(
-                task, recipe, chosen.data, make_vector, progress, chosen.rebuild, collect
-            )
+            path = ensure_data(task, recipe, chosen.data, make, progress, chosen.rebuild, collect)
         print(f"{task}: {path}")
 
 

@@ -50,7 +50,7 @@ def describe_file(path: Path) -> list[str]:
     store = open_store(path)
     returns = store.returns
     lines = [
-        f"file         {path} ({path.stat().st_size / 2**20:.1f} MiB)",
+        f"file         {path} ({path.stat().st_size / 1e6:.1f} MB)",
         f"task         {store.task}",
         f"fingerprint  {store.fingerprint}",
         f"episodes     {store.num_episodes} with {store.num_rows} rows",
