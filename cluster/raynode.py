@@ -120,7 +120,9 @@ def _reserved_port() -> int | None:
     It is for something that binds it only seconds later, on loopback: in the meantime other parts
     of Ray ask for ephemeral ports.
     """
-    first = _EPHEMERAL.read_text().split()[:1] if _EPHEMERAL.exists() else []
+    first = []
+    with contextlib.suppress(OSError):  # it is not there, or hidden in a container
+        first = _EPHEMERAL.read_text().split()[:1]
     own = range(_FIRST_PORT, int(first[0]) if first else _FIRST_PORT)
     for port in random.sample(own, _DRAWS) if len(own) >= _ENOUGH_PORTS else ():
         with contextlib.suppress(OSError), socket.socket() as probe:  # it is taken

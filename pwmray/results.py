@@ -315,6 +315,8 @@ def read_table(
     if found != FORMAT:
         kind = OtherCodeError if is_same_kind(found, FORMAT) else ValueError
         raise kind(f"{path} cannot be read: {explain_format(found, FORMAT)}")
+    if schema is None:
+        _check_columns(path, table.column_names, columns or ())
     if schema is None or table.schema.equals(schema):
         return table
     return _as_schema(path, table, [f for f in schema if columns is None or f.name in columns])
@@ -331,10 +333,7 @@ def _read(source: pa.NativeFile, columns: Sequence[str] | None) -> pa.Table:
 
 def _as_schema(path: Path, table: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
     """Return the table with all of `fields`, in their types; its other columns stay."""
-    known = {*table.column_names, *ADDED}
-    missing = [f.name for f in fields if f.name not in known]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+    _check_columns(path, [*table.column_names, *ADDED], [field.name for field in fields])
     for index, field in enumerate(fields):
         if field.name not in table.column_names:
             table = table.add_column(index, field, pa.nulls(len(table), field.type))
@@ -342,6 +341,12 @@ def _as_schema(path: Path, table: pa.Table, fields: Sequence[pa.Field]) -> pa.Ta
             place = table.column_names.index(field.name)
             table = table.set_column(place, field, _cast(path, table[field.name], field))
     return table
+
+
+def _check_columns(path: Path, known: Sequence[str], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
 
 
 def _cast(path: Path, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

@@ -21,7 +21,7 @@ from tests import small_disk
 from tests.plain_norms import KINDS, ROUNDING, check_norm, draw, gradients, layer_norm
 
 UNITS = [(12,), (16, 24), (24, 16, 8), (400, 200)]  # the last by two threads
-SHAPES = [(3, 5, 24), (1, 700, 40), (1, 20, 1096)]  # the latter two by two threads
+SHAPES = [(3, 5, 24), (2, 700, 40), (1, 700, 40), (1, 20, 1096)]  # all but the first by two threads
 
 
 @pytest.fixture

@@ -43,8 +43,9 @@ print(step_difference(ours, plain, before))
 """
 
 
-# Steps that leave copies of three weights behind, and those of torch. The first gradients are as
-# small as the epsilon of clipping; the programs that add up squares have two turns.
+# Steps that leave copies of three weights behind, steps that leave none, and those of torch. The
+# first gradients are as small as the epsilon of clipping; the programs that add up squares have two
+# turns.
 STEP = """
 import torch
 from torch.testing import assert_close
@@ -59,10 +60,12 @@ tensors = adam.Tensors(tuple(parts), zeros(), zeros(), zeros(), steps)
 group = {"lr": torch.tensor(1e-2), "betas": (0.7, 0.95), "eps": 1e-8}
 copies = [torch.empty_like(p, dtype=torch.bfloat16) for p in parts]
 copies[1] = None
+again = adam.Tensors(*(tuple(t.clone() for t in part) for part in tensors))
 for size, clip in [(1e-9, 1e-7), (1.0, 1.0)]:
-    for g, p in zip(tensors.gradients, theirs):
-        p.grad = g.copy_(size * torch.randn(g.shape, generator=draws)).clone()
+    for g, h, p in zip(tensors.gradients, again.gradients, theirs):
+        p.grad = g.copy_(h.copy_(size * torch.randn(g.shape, generator=draws))).clone()
     norm = adam_gpu.step(tensors, copies, group, clip)
+    adam_gpu.step(again, [None] * 4, group, clip)
     assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, clip), rtol=1e-4, atol=0)
     reference.step()
     for i, p in enumerate(theirs):
@@ -71,7 +74,9 @@ for size, clip in [(1e-9, 1e-7), (1.0, 1.0)]:
             exact = reference.state[p][name]
             assert_close(part[i], exact, rtol=0, atol=1e-4 * exact.abs().max().item())
         # A GPU rounds to the nearest; the interpreter cuts off.
-        assert copies[i] is None or ((copies[i].float() - p).abs() <= p.abs() / 128 + 1e-6).all()
+        q, copied = parts[i], copies[i]
+        assert q.equal(again.parameters[i])
+        assert copied is None or ((copied.float() - q).abs() <= q.abs() / 128).all()
 """
 
 

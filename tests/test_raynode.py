@@ -108,6 +108,11 @@ def test_rays_ports_are_not_those_that_the_head_is_to_have(given_out, tmp_path, 
     assert ports_of_head(monkeypatch) == (9, 10)
 
 
+def test_range_of_ports_that_cannot_be_read_reserves_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(raynode, "_EPHEMERAL", tmp_path)  # a folder: there, but not to be read
+    assert ports_of_head(monkeypatch) == (9, 10)
+
+
 def test_port_that_ray_takes_late_is_one_that_the_system_gives_to_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(raynode, "_EPHEMERAL", tmp_path / "range")
     (tmp_path / "range").write_text("32768\t60999\n")

@@ -136,6 +136,8 @@ def test_missing_column_is_named_with_the_file(root):
     write_table(path, read_table(path).drop_columns(["epoch", "actor_loss"]))
     with pytest.raises(ValueError, match=r"two/curves\.arrow lacks the columns epoch, actor_loss"):
         results.load(root)
+    with pytest.raises(ValueError, match=r"two/curves\.arrow lacks the columns epoch$"):
+        read_table(path, columns=("trial", "epoch"))
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, 0.5, 0.99])

@@ -360,13 +360,16 @@ def test_nothing_is_submitted_where_nothing_can_be_written(place, monkeypatch):
     assert not place.has_submitted
 
 
+REFUSED, WAITS = "error: profile any: Slurm refuses it:", "the job waits for nodes:"
+
+
 @pytest.mark.parametrize(
     ("said", "away", "reserved", "told"),
     [
-        ("Invalid qos specification", "n1\n", "", "error: profile any: Slurm refuses it: Invalid"),
-        (slurm.NO_SUCH_NODES, "", "", "error: profile any: Slurm refuses it: Requested node"),
-        (slurm.NO_SUCH_NODES, "n2\nn1\nn2\n", "", "waits for nodes: n1, n2 are away or reserved"),
-        (slurm.NO_SUCH_NODES, "n1\n", "n[2-3]", "waits for nodes: n1, n2, n3 are away or reserved"),
+        ("Invalid qos specification", "n1\n", "", f"{REFUSED} Invalid qos"),
+        (slurm.NO_SUCH_NODES, "", "", f"{REFUSED} Requested node"),
+        (slurm.NO_SUCH_NODES, "n2\nn1\nn2\n", "", f"{WAITS} n1, n2 are away or reserved"),
+        (slurm.NO_SUCH_NODES, "n1\n", "n[2-3]", f"{WAITS} n1, n2, n3 are away or reserved"),
     ],
 )
 def test_script_that_slurm_would_not_take_is_told_before_it_waits(

@@ -59,7 +59,7 @@ class _Part:
     """Progress of one collection as a part of all: one activity, so that the time left is of all.
 
     Those that come one after another are of one size, as far as a sweep does not vary it, but a
-    step of one with more of MuJoCo's substeps takes longer: of walker nearly 20 times pendulum's.
+    step of one with more of MuJoCo's substeps takes longer.
     """
 
     def __init__(self, progress: Progress, number: int, wanted: list[Wanted]):
